@@ -1,0 +1,1 @@
+//! Benchmarks of Tandem and comparison with its peers.

@@ -1,0 +1,1 @@
+//! `tandemctl` to the control process: one JSON object a line.

@@ -1,0 +1,209 @@
+//! Words that both sockets share.
+
+use core::fmt;
+use ipnet::Ipv4Net;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Which side of the gateway an interface faces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The protected networks.
+    Inside,
+    /// The network that the peers are reached over.
+    Outside,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Inside => "inside",
+            Side::Outside => "outside",
+        })
+    }
+}
+
+/// Direction of an SA as this gateway sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the peer: opened here.
+    Inbound,
+    /// To the peer: sealed here.
+    Outbound,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        })
+    }
+}
+
+/// The ESP transforms of this version (RFC 4106, 16-byte ICV), in strongSwan's notation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transform {
+    /// AES-128-GCM with a 16-byte ICV.
+    Aes128gcm16,
+    /// AES-256-GCM with a 16-byte ICV.
+    Aes256gcm16,
+}
+
+impl Transform {
+    /// Octets of the AES key, without the 4-octet salt.
+    #[must_use]
+    pub const fn key_len(self) -> usize {
+        match self {
+            Transform::Aes128gcm16 => 16,
+            Transform::Aes256gcm16 => 32,
+        }
+    }
+}
+
+impl fmt::Display for Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Transform::Aes128gcm16 => "aes128gcm16",
+            Transform::Aes256gcm16 => "aes256gcm16",
+        })
+    }
+}
+
+/// Keying material of an SA: key, then 4 octets of salt (RFC 4106 section 8.1), as `ip xfrm` takes it.
+/// Zeroized on drop; `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct KeyMaterial(Vec<u8>);
+
+impl KeyMaterial {
+    /// Takes over `bytes` (key, then salt).
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Key and salt, one after the other.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyMaterial({} octets)", self.0.len())
+    }
+}
+
+/// A fingerprint of an SA's keying material, to recognize a key without holding it (`failover.md` F8):
+/// the first 8 octets of SHA-256 over a domain string, transform, key and salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct KeyFingerprint(pub u64);
+
+impl fmt::Display for KeyFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What traffic an SA or a policy covers, from this gateway's point of view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Selector {
+    /// Addresses on our side.
+    #[schemars(with = "String")]
+    pub local: Ipv4Net,
+    /// Addresses on the peer's side.
+    #[schemars(with = "String")]
+    pub remote: Ipv4Net,
+}
+
+impl Selector {
+    /// Does a packet from `local` to `remote` (or back) lie within?
+    #[must_use]
+    pub fn covers(&self, local: Ipv4Addr, remote: Ipv4Addr) -> bool {
+        self.local.contains(&local) && self.remote.contains(&remote)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} <-> {}", self.local, self.remote)
+    }
+}
+
+/// What this node is in the pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Carries traffic.
+    Active,
+    /// Holds all state and carries none.
+    Standby,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Active => "active",
+            Role::Standby => "standby",
+        })
+    }
+}
+
+/// A MAC address; text form `02:00:5e:00:53:01`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+/// Text that is no MAC address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no MAC address: write six hexadecimal octets, such as 02:00:5e:00:53:01")]
+pub struct MacError(String);
+
+impl TryFrom<String> for Mac {
+    type Error = MacError;
+
+    fn try_from(text: String) -> Result<Self, MacError> {
+        text.parse()
+    }
+}
+
+impl core::str::FromStr for Mac {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let fail = || MacError(text.to_owned());
+        let mut octets = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for octet in &mut octets {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(fail)?;
+            *octet = u8::from_str_radix(part, 16).map_err(|_| fail())?;
+        }
+        if parts.next().is_some() { Err(fail()) } else { Ok(Self(octets)) }
+    }
+}

@@ -1,0 +1,1 @@
+//! The control process of Tandem and tandemctl.

@@ -1,0 +1,1 @@
+//! Burst AEAD providers behind one trait.

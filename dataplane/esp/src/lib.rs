@@ -1,0 +1,1 @@
+//! ESP: seal, open, anti-replay window, SA layout, SPI scheme.

@@ -1,0 +1,1 @@
+//! Terms and the term file, without I/O.

@@ -1,0 +1,1 @@
+//! Typed shared memory: hot SA state, statistics, publish-and-retire.

@@ -1,0 +1,1 @@
+//! Typed views of the packet formats that Tandem reads and writes.

@@ -1,0 +1,1 @@
+//! The XDP steering program of Tandem and its typed loader.

@@ -1,0 +1,1 @@
+//! Namespaces, scenarios, the demo and the test runner of Tandem.
