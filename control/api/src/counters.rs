@@ -55,7 +55,6 @@ counters! {
         Ipv4ChecksumWrong = "ipv4_checksum_wrong", "IPv4 header checksum wrong";
         Ipv4SourceInvalid = "ipv4_source_invalid", "IPv4 source is multicast, loopback or unspecified";
         Ipv4Multicast = "ipv4_multicast", "IPv4 destination is multicast or broadcast, which is not forwarded";
-        Ipv4OptionsUnsupported = "ipv4_options_unsupported", "packet with IPv4 options that cannot be fragmented";
         // ESP, inbound.
         EspTruncated = "esp_truncated", "ESP packet too short for header, IV, trailer and ICV, or payload not a multiple of 4";
         EspFragment = "esp_fragment", "fragment of an outer packet (outer packets are not reassembled)";
@@ -97,13 +96,13 @@ counters! {
         UdpEncapUnknown = "udp_encap_unknown", "UDP port 4500 that is neither IKE nor ESP of a known SA";
         ArpInvalid = "arp_invalid", "ARP packet malformed, or not a request for a virtual address";
         IcmpInvalid = "icmp_invalid", "ICMP for a virtual address malformed or with wrong checksum";
-        IcmpRateLimit = "icmp_rate_limit", "ICMP error not sent: rate limit, or one about an ICMP error or a fragment";
         Shutdown = "shutdown", "still in hand when the data plane stopped or an interface was removed";
     }
 }
 
 counters! {
-    /// What workers count besides drops. Frames, if nothing else is said.
+    /// What workers count besides drops. Frames, if nothing else is said. Each frame that a worker had in
+    /// hand ended somewhere: `received + returned + created = forwarded + punted + drops of the workers`.
     Counter {
         Received = "received", "frames received by the workers";
         Forwarded = "forwarded", "frames handed to an interface";
@@ -118,21 +117,25 @@ counters! {
         Batches = "batches", "batches that held at least one frame";
         RxWakeups = "rx_wakeups", "system calls to wake the kernel's receive side";
         TxWakeups = "tx_wakeups", "system calls to wake the kernel's transmit side";
+        IcmpNotAsked = "icmp_not_asked", "ICMP errors that were due and not made, because the slow path was busy";
         Sleeps = "sleeps", "times a worker slept for want of work";
     }
 }
 
 counters! {
-    /// What the slow path counts. Frames, if nothing else is said. Every punted frame ends in one of
-    /// `slow_answered`, `slow_resumed`, `slow_held` (those that wait now), or a drop.
+    /// What the slow path counts. Frames, if nothing else is said. Every punted frame ends in one of them:
+    /// `punted = slow_answered + slow_resumed + slow_held + drops of the slow path`. What it hands back:
+    /// `returned = slow_answered + slow_resumed + icmp_time_exceeded + icmp_fragmentation_needed`
+    /// (a packet that calls for an ICMP error was counted as dropped by the worker).
     SlowCounter {
-        Answered = "slow_answered", "frames turned into an answer (ARP reply, echo reply, ICMP error)";
+        Answered = "slow_answered", "frames turned into an answer (ARP reply, echo reply)";
         Resumed = "slow_resumed", "frames that waited for a neighbour and went on";
         Held = "slow_held", "frames that wait for a neighbour now (a gauge)";
         ArpReplies = "arp_replies", "ARP replies for virtual addresses";
         EchoReplies = "echo_replies", "ICMP echo replies for virtual addresses";
         TimeExceeded = "icmp_time_exceeded", "ICMP time exceeded sent";
         FragmentationNeeded = "icmp_fragmentation_needed", "ICMP fragmentation needed sent";
+        IcmpSuppressed = "icmp_suppressed", "ICMP errors not sent: rate limit, or about an ICMP error, a later fragment or a bad source";
         NeighboursRequested = "neighbours_requested", "next hops that the kernel was asked to resolve";
     }
 }
