@@ -101,7 +101,8 @@ pub fn pseudo_header(source: u32, destination: u32, protocol: u8, length: u16) -
 }
 
 /// `checksum` after one 16-bit word that it covers went from `old` to `new` (RFC 1624 section 3,
-/// equation 3). All in host byte order.
+/// equation 3). All in host byte order. Right for whatever is never all zeros, such as IPv4 and TCP headers;
+/// for zeros alone it gives 0 instead of `0xffff`.
 #[inline]
 #[must_use]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {

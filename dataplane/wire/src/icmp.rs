@@ -136,7 +136,10 @@ pub fn echo_reply_in_place(ip_packet: &mut [u8]) -> Result<usize, NoReply> {
     let old = u16::from_be_bytes([echo.kind, echo.code]);
     echo.kind = ECHO_REPLY;
     let new = u16::from_be_bytes([echo.kind, echo.code]);
-    echo.checksum.set(checksum::update(echo.checksum.get(), old, new));
+    let updated = checksum::update(echo.checksum.get(), old, new);
+    // A reply of zeros alone would come out as 0, and a sum over nothing but zeros is not right; 0xffff,
+    // the other form of the same sum, is right for it and for all others.
+    echo.checksum.set(if updated == 0 { 0xffff } else { updated });
 
     let header = reply.header;
     core::mem::swap(&mut header.source, &mut header.destination);
