@@ -155,7 +155,10 @@ mod tests {
             .collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
         for name in names {
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{name}"
+            );
         }
     }
 
