@@ -1,0 +1,141 @@
+//! The anti-replay window (RFC 4303 section 3.4.3), safe for several cores and without clearing: rule F7 of
+//! `docs/failover.md`.
+//!
+//! The numbers are cut into blocks of [`BLOCK`]. Block `b` lives in word `b % N` of the window: the block number
+//! modulo 2^32 in the high half, one bit for each number in the low half. A word that holds an older block counts
+//! as empty, one that holds a newer block says that the number is too old; older and newer are those of RFC 1982,
+//! so that extended numbers may pass 2^37. Accepting a number is one compare-exchange of its word: a block is
+//! entered and its first bit set in one step, so no reader can find a word that was cleared and not yet claimed,
+//! or claimed and cleared afterwards. The top is raised after it, and only ever up.
+//!
+//! What is refused, exactly, for a window of `N` words that one core uses:
+//!
+//! - a number at least [`covered`]`(N)` below the top is [`Verdict::TooOld`], whether it was seen or not;
+//! - of the others, a number that was accepted before is [`Verdict::Replayed`];
+//! - number 0 is never sent (RFC 4303 section 2.2) and is [`Verdict::TooOld`];
+//! - every other number is [`Verdict::Fresh`].
+//!
+//! With several cores, a number can also be too old because a higher one was accepted whose top is not yet
+//! visible. No number is ever accepted twice.
+//!
+//! The words are never reset while a key lives (F8).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tandem_shm::WINDOW_WORDS;
+
+/// Sequence numbers of one word.
+pub const BLOCK: u64 = 32;
+
+/// The numbers that a window of the hot state surely covers: the top, and those below it.
+pub const WINDOW: u32 = covered(WINDOW_WORDS) as u32;
+
+/// The numbers, from the top downwards, that a window of `words` words surely covers. The top's own block may
+/// have just begun, so one word does not count.
+pub const fn covered(words: usize) -> u64 {
+    (words as u64 - 1) * BLOCK
+}
+
+/// What the window says of a number.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Not accepted before.
+    Fresh,
+    /// Accepted before.
+    Replayed,
+    /// Below what the window covers.
+    TooOld,
+}
+
+/// A 64-bit word that several cores change; `std`'s atomic, or that of a model checker.
+pub trait AtomicWord {
+    /// Reads; what was written before a value that it sees is visible.
+    fn load_acquire(&self) -> u64;
+    /// Replaces `current` by `new`, both ordered; otherwise answers what is there. May fail without cause.
+    fn exchange(&self, current: u64, new: u64) -> Result<u64, u64>;
+    /// Raises to `value` if that is higher, ordered after everything before it.
+    fn raise(&self, value: u64);
+}
+
+impl AtomicWord for AtomicU64 {
+    #[inline]
+    fn load_acquire(&self) -> u64 {
+        self.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        self.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    #[inline]
+    fn raise(&self, value: u64) {
+        self.fetch_max(value, Ordering::Release);
+    }
+}
+
+/// Where a number lives: the word, its block number, and its bit.
+#[inline]
+fn place<W, const N: usize>(words: &[W; N], sequence: u64) -> (&W, u32, u64) {
+    const { assert!(N >= 2 && N.is_power_of_two(), "block numbers wrap at 2^32") };
+    let block = sequence / BLOCK;
+    (&words[(block % N as u64) as usize], block as u32, 1 << (sequence % BLOCK))
+}
+
+/// What a word says of a number: refused, or the bits of its block as they are now.
+#[inline]
+fn bits_of(word: u64, block: u32, bit: u64) -> Result<u64, Verdict> {
+    let (held, bits) = ((word >> BLOCK) as u32, word & u64::from(u32::MAX));
+    if held == block {
+        if bits & bit == 0 { Ok(bits) } else { Err(Verdict::Replayed) }
+    } else if block.wrapping_sub(held) < 1 << 31 {
+        Ok(0)
+    } else {
+        Err(Verdict::TooOld)
+    }
+}
+
+#[inline]
+fn below<W: AtomicWord, const N: usize>(top: &W, sequence: u64) -> bool {
+    sequence == 0 || sequence.saturating_add(covered(N)) <= top.load_acquire()
+}
+
+/// What the window says of a number that is not authenticated yet. Changes nothing, and promises nothing: after
+/// opening, [`accept`] decides.
+#[inline]
+pub fn check<W: AtomicWord, const N: usize>(top: &W, words: &[W; N], sequence: u64) -> Verdict {
+    if below::<W, N>(top, sequence) {
+        return Verdict::TooOld;
+    }
+    let (word, block, bit) = place(words, sequence);
+    match bits_of(word.load_acquire(), block, bit) {
+        Ok(_) => Verdict::Fresh,
+        Err(refused) => refused,
+    }
+}
+
+/// Accepts the number of an authentic packet: [`Verdict::Fresh`] exactly once for each number, on whatever core.
+#[inline]
+pub fn accept<W: AtomicWord, const N: usize>(top: &W, words: &[W; N], sequence: u64) -> Verdict {
+    if below::<W, N>(top, sequence) {
+        return Verdict::TooOld;
+    }
+    let (word, block, bit) = place(words, sequence);
+    let mut seen = word.load_acquire();
+    loop {
+        let bits = match bits_of(seen, block, bit) {
+            Ok(bits) => bits,
+            Err(refused) => return refused,
+        };
+        match word.exchange(seen, u64::from(block) << BLOCK | bits | bit) {
+            Ok(_) => break,
+            Err(now) => seen = now,
+        }
+    }
+    // Most packets of several cores lie below the top: the read spares them a locked operation.
+    if top.load_acquire() < sequence {
+        top.raise(sequence);
+    }
+    Verdict::Fresh
+}
