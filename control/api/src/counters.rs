@@ -68,6 +68,7 @@ counters! {
         EspNextHeader = "esp_next_header", "authentic packet whose inner protocol is not IPv4";
         EspDummy = "esp_dummy", "traffic-flow-confidentiality dummy packet (next header 59)";
         InnerInvalid = "inner_invalid", "authentic packet whose inner IPv4 header is wrong";
+        InnerCongestion = "inner_congestion", "congestion marked outside, and a transport inside that cannot be told (RFC 6040)";
         InnerSelectorMismatch = "inner_selector_mismatch", "inner packet outside of the selectors of its SA";
         // Outbound.
         PolicyDiscard = "policy_discard", "a policy says discard";
