@@ -73,7 +73,7 @@ impl MemHandle {
     }
 }
 
-/// A port in memory. Made by [`mem_port`](crate::mem_port).
+/// A port in memory. Made by [`port`].
 #[derive(Debug)]
 pub struct MemPort {
     umem: Arc<Umem>,
