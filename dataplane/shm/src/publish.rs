@@ -174,7 +174,9 @@ impl Reader {
 
     fn come_online(&mut self) {
         self.announced = self.domain.epoch.load(Ordering::Acquire);
-        self.announcement().passed.store(self.announced, Ordering::Relaxed);
+        // Release, since this may be the first announcement that the publisher sees after uses that came
+        // before the absence.
+        self.announcement().passed.store(self.announced, Ordering::Release);
         // Pairs with the fence of the publisher: see the module's documentation.
         fence(Ordering::SeqCst);
     }
@@ -280,17 +282,7 @@ impl Publisher {
         if self.retired.is_empty() {
             return 0;
         }
-        let passed = self.domain.passed_by_all();
-        let mut freed = 0;
-        while self.retired.front().is_some_and(|retired| retired.due <= passed) {
-            let retired = self.retired.pop_front();
-            freed += 1;
-            if let Some(retired) = retired {
-                // SAFETY: every reader has announced the epoch in which this was due, or is offline.
-                unsafe { retired.free() };
-            }
-        }
-        freed
+        self.free_due(self.domain.passed_by_all())
     }
 
     /// Values that wait to be freed.
@@ -316,7 +308,20 @@ impl Publisher {
         while !self.has_passed(mark) {
             pause();
         }
-        self.reclaim();
+        self.free_due(mark.0);
+    }
+
+    /// Frees what was due when every reader had announced `passed`, or was offline.
+    fn free_due(&mut self, passed: u64) -> usize {
+        let mut freed = 0;
+        while self.retired.front().is_some_and(|retired| retired.due <= passed) {
+            let Some(retired) = self.retired.pop_front() else { break };
+            freed += 1;
+            // SAFETY: every reader has announced the epoch in which this was due, or was offline after it,
+            // in which case it cannot load it any more.
+            unsafe { retired.free() };
+        }
+        freed
     }
 
     fn next_epoch(&mut self) -> u64 {
