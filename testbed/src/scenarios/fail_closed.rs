@@ -1,0 +1,81 @@
+//! `kill -9` of the data plane under traffic, on a gateway whose kernel would gladly forward.
+
+use crate::judge::Expectation;
+use crate::report::count;
+use crate::run::Run;
+use crate::sites::{ELSEWHERE, HOST_A, Options, Sites};
+use crate::traffic::flow::{Flow, FlowSettings};
+use anyhow::{Context, Result};
+use std::time::{Duration, Instant};
+
+pub(super) fn act(run: &mut Run) -> Result<()> {
+    let mut sites = Sites::up(run, Options { capture_b: true, ..Options::default() })?;
+    let kills = if run.full { 10 } else { 2 };
+    let forwarding =
+        sites.a.namespace.enter(|| Ok(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")?))?;
+    let route = sites.a.namespace.run("ip route get 198.51.100.1")?;
+    run.check(
+        "gateway A's kernel forwards and has a route",
+        forwarding.trim() == "1" && route.contains("192.0.2.254"),
+        route.lines().next().unwrap_or_default(),
+    );
+    let settings = |port| FlowSettings { from: HOST_A, to: ELSEWHERE, port, per_second: 200, payload: 100 };
+    let mut outages = Vec::new();
+    for kill in 0..kills {
+        let there = sites.start_flow(true, 6500, 1000, 200)?;
+        let back = sites.start_flow(false, 6501, 1000, 200)?;
+        let elsewhere = Flow::start(&sites.host_a, &sites.router, settings(6502))?;
+        there.wait_for_arrivals(500, Duration::from_secs(10))?;
+        back.wait_for_arrivals(100, Duration::from_secs(10))?;
+        elsewhere
+            .wait_for_arrivals(50, Duration::from_secs(10))
+            .context("traffic that no policy protects")?;
+
+        run.say("kill -9 of gateway A's data plane");
+        let start = Instant::now();
+        sites.a.kill_dataplane();
+        std::thread::sleep(Duration::from_millis(500));
+        let (before, other_before) = (there.received(), elsewhere.received());
+        std::thread::sleep(Duration::from_millis(1500));
+        let (stuck, passed) = (there.received() - before, elsewhere.received() - other_before);
+        run.check("nothing protected passes a dead data plane", stuck == 0, format!("{stuck} arrived"));
+        run.check(
+            "traffic that no policy protects passes",
+            passed >= 200,
+            format!("{passed} of 300 in that time"),
+        );
+        let attached = sites.a.program_is_attached()?;
+        run.check("the XDP program stands without the data plane", attached, attached);
+
+        run.say("starting it again");
+        sites.a.start_dataplane()?;
+        let restart = Instant::now();
+        let resumed = there.wait_for_arrivals(500, Duration::from_secs(20)).is_ok()
+            && back.wait_for_arrivals(500, Duration::from_secs(20)).is_ok();
+        let ready = sites.a.wait_ready();
+        run.check("control finds it again and all SAs are there", ready.is_ok(), format!("{ready:?}"));
+        outages.push(restart.elapsed().as_secs_f64() * 1e3);
+        let (there, back, elsewhere) = (there.stop()?, back.stop()?, elsewhere.stop()?);
+        run.check(
+            "traffic resumes both ways after the restart",
+            resumed,
+            format!("{}; back: {}", there.summary(), back.summary()),
+        );
+        run.check(
+            "nothing is delivered twice",
+            [&there, &back].iter().all(|flow| flow.repeated == 0 && flow.damaged == 0),
+            format!("{} and {}", there.repeated, back.repeated),
+        );
+        run.report.figure("unprotected_lost", count(elsewhere.lost()));
+        run.report.figure(&format!("outage_ms_kill_{kill}"), there.longest_gap_ms);
+        run.say(format_args!(
+            "out for {:.0} ms, {:.0} ms of them dead on purpose",
+            there.longest_gap_ms,
+            (restart - start).as_secs_f64() * 1e3
+        ));
+    }
+    run.figure("restart_to_500_datagrams_ms_max", outages.iter().copied().fold(0.0, f64::max));
+    let mut expectation = Expectation::of_sites(run, 5000);
+    expectation.sample = 2000;
+    sites.finish(run, &expectation)
+}
