@@ -16,6 +16,10 @@ use std::time::Duration;
 const BIND_TRIES: u32 = 200;
 const BIND_PAUSE: Duration = Duration::from_millis(5);
 
+/// How long a closed socket may be held by a child on its way to another program.
+const CLOSE_TRIES: u32 = 100;
+const CLOSE_PAUSE: Duration = Duration::from_millis(1);
+
 /// The sockets that share one UMEM. A later one joins any that is alive.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
@@ -75,22 +79,15 @@ impl Socket {
 
     /// Where the indices, flags and entries lie in the mappings.
     pub(crate) fn offsets(&self) -> Result<libc::xdp_mmap_offsets, Error> {
-        // SAFETY: the structure consists of integers, for which zero is a value.
-        let mut offsets: libc::xdp_mmap_offsets = unsafe { std::mem::zeroed() };
-        self.get(libc::XDP_MMAP_OFFSETS, &mut offsets, "getsockopt(XDP_MMAP_OFFSETS)")?;
-        Ok(offsets)
+        self.get(libc::XDP_MMAP_OFFSETS, "getsockopt(XDP_MMAP_OFFSETS)")
     }
 
     pub(crate) fn statistics(&self) -> Result<libc::xdp_statistics, Error> {
-        // SAFETY: the structure consists of integers, for which zero is a value.
-        let mut statistics: libc::xdp_statistics = unsafe { std::mem::zeroed() };
-        self.get(libc::XDP_STATISTICS, &mut statistics, "getsockopt(XDP_STATISTICS)")?;
-        Ok(statistics)
+        self.get(libc::XDP_STATISTICS, "getsockopt(XDP_STATISTICS)")
     }
 
     pub(crate) fn is_zero_copy(&self) -> Result<bool, Error> {
-        let mut options = libc::xdp_options { flags: 0 };
-        self.get(libc::XDP_OPTIONS, &mut options, "getsockopt(XDP_OPTIONS)")?;
+        let options: libc::xdp_options = self.get(libc::XDP_OPTIONS, "getsockopt(XDP_OPTIONS)")?;
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
@@ -211,16 +208,17 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(Error::socket(operation)) }
     }
 
-    fn get<T>(&self, option: libc::c_int, value: &mut T, operation: &'static str) -> Result<(), Error> {
+    fn get<T: Answer>(&self, option: libc::c_int, operation: &'static str) -> Result<T, Error> {
+        // SAFETY: zero is a value of an `Answer`.
+        let mut value: T = unsafe { std::mem::zeroed() };
         let mut len = size_of::<T>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` octets to the value, which is made of integers only
-        // (every caller passes one of libc's plain structures).
+        // SAFETY: the kernel writes at most `len` octets to the value, and any octets are an `Answer`.
         let result = unsafe {
             libc::getsockopt(
                 self.fd.as_raw_fd(),
                 libc::SOL_XDP,
                 option,
-                (&raw mut *value).cast(),
+                (&raw mut value).cast(),
                 &raw mut len,
             )
         };
@@ -232,13 +230,14 @@ impl Socket {
             let source = io::Error::from_raw_os_error(libc::ENOPROTOOPT);
             return Err(Error::Socket { operation, source });
         }
-        Ok(())
+        Ok(value)
     }
 
     /// Closes the socket. True where it is known to be gone; false where somebody else (a duplicate of
     /// the descriptor, another process) keeps it alive.
     ///
-    /// An epoll instance lists a file as long as the file is open anywhere, so it is asked after the close.
+    /// An epoll instance lists a file as long as the file is open anywhere, so it is asked after the close. A child
+    /// that another thread has just forked holds the file until it executes its program, hence the patience.
     pub(crate) fn close(self) -> bool {
         // SAFETY: no memory is passed.
         let raw = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
@@ -256,12 +255,29 @@ impl Socket {
             return false;
         }
         drop(self);
-        match std::fs::read_to_string(format!("/proc/self/fdinfo/{}", epoll.as_raw_fd())) {
-            Ok(watched) => !watched.lines().any(|line| line.starts_with("tfd:")),
-            Err(_) => false,
+        let list = format!("/proc/self/fdinfo/{}", epoll.as_raw_fd());
+        for _ in 0..CLOSE_TRIES {
+            let Ok(watched) = std::fs::read_to_string(&list) else { return false };
+            if !watched.lines().any(|line| line.starts_with("tfd:")) {
+                return true;
+            }
+            std::thread::sleep(CLOSE_PAUSE);
         }
+        false
     }
 }
+
+/// What the kernel answers to getsockopt.
+///
+/// # Safety
+/// The type consists of integers only: any octets are a value.
+unsafe trait Answer {}
+// SAFETY: integers only.
+unsafe impl Answer for libc::xdp_mmap_offsets {}
+// SAFETY: integers only.
+unsafe impl Answer for libc::xdp_statistics {}
+// SAFETY: an integer only.
+unsafe impl Answer for libc::xdp_options {}
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
