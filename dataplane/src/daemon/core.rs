@@ -1,0 +1,471 @@
+//! All that a running data plane holds, behind one lock that no worker ever takes.
+
+use super::interface::{self, Interface, Surroundings};
+use super::resolution::Resolution;
+use super::threads::{WorkerHandle, lock};
+use crate::counters::Sums;
+use crate::fib::{Kernel, Link, PortIndex};
+use crate::pipeline::Shared;
+use crate::policy::PolicyTable;
+use crate::sa_table::SaAdmin;
+use crate::slow_path::SlowPath;
+use crate::tables::{PORTS_MAX, PortTable, Tables};
+use crate::worker::Command;
+use anyhow::{Context, bail, ensure};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use tandem_aead::Provider;
+use tandem_api::counters::{Counter, DropReason};
+use tandem_api::dataplane::{
+    Config, CounterValues, HotStateOrigin, Interface as Wanted, InterfaceStatus, PolicyAction, Reply,
+    SAS_PER_MESSAGE, SaSpec, StartSettings, Status, WorkerStatus,
+};
+use tandem_api::types::Role;
+use tandem_shm::{Publisher, ROLE_ACTIVE, ROLE_STANDBY, StatsRegion};
+use tandem_xsk::PortStatistics;
+
+/// All that a running data plane holds.
+pub struct Core {
+    /// What it was started with.
+    pub settings: StartSettings,
+    /// Where the hot state comes from.
+    pub origin: HotStateOrigin,
+    /// What workers read.
+    pub shared: Arc<Shared>,
+    /// Publishes to them.
+    pub publisher: Publisher,
+    /// Installs SAs.
+    pub admin: SaAdmin,
+    /// Makes key schedules.
+    pub provider: Box<dyn Provider>,
+    /// Counters of the workers.
+    pub stats: StatsRegion,
+    /// Workers.
+    pub workers: Vec<WorkerHandle>,
+    /// The slow path's state machine.
+    pub slow_path: Arc<Mutex<SlowPath>>,
+    /// What the slow path knows of the kernel.
+    pub resolution: Arc<Mutex<Resolution>>,
+    /// Where links are pinned.
+    pub bpffs: PathBuf,
+    /// What is known of the kernel.
+    pub kernel: Kernel,
+    /// What control wants.
+    pub config: Config,
+    /// By [`PortIndex`]; `None` where an interface was removed or is gone.
+    pub interfaces: Vec<Option<Interface>>,
+}
+
+impl Core {
+    /// What is known of the kernel.
+    #[must_use]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Role now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.shared.hot.header().role.load(Ordering::Acquire) {
+            ROLE_ACTIVE => Role::Active,
+            _ => Role::Standby,
+        }
+    }
+
+    /// Term of the hot state; 0 where none was set yet.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.shared.hot.header().term.load(Ordering::Acquire)
+    }
+
+    /// Takes role and term.
+    ///
+    /// # Errors
+    /// A term below the present one (F27), or none.
+    pub fn set_role(&mut self, role: Role, term: u64) -> anyhow::Result<Reply> {
+        ensure!(term > 0, "term 0 is no term: a node takes its terms from the file that `tandemctl node init` makes");
+        let now = self.term();
+        ensure!(term >= now, "term {term} lies below the present one, {now}");
+        let header = self.shared.hot.header();
+        // The term first: what is sealed in the new role carries it.
+        header.term.store(term, Ordering::Release);
+        let value = if role == Role::Active { ROLE_ACTIVE } else { ROLE_STANDBY };
+        header.role.store(value, Ordering::Release);
+        tracing::info!("{role} in term {term}");
+        self.refresh_programs();
+        Ok(Reply::Done)
+    }
+
+    /// Applies a configuration, whole or not at all.
+    ///
+    /// # Errors
+    /// What was wrong, and what to do; nothing has changed.
+    pub fn configure(&mut self, config: Config) -> anyhow::Result<Reply> {
+        if config == self.config && self.is_complete() {
+            return Ok(Reply::Done);
+        }
+        check(&config, &self.kernel)?;
+        let old = std::mem::replace(&mut self.config, config);
+        // New interfaces are the only part that can fail late: open them first, while the old ones run.
+        let opened = match self.open_missing() {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.config = old;
+                self.reopen();
+                return Err(error);
+            }
+        };
+        self.take_in(opened);
+        let wanted: HashSet<String> = self.config.interfaces.iter().map(|i| i.name.clone()).collect();
+        for slot in &mut self.interfaces {
+            if let Some(gone) = slot.take_if(|interface| !wanted.contains(&interface.wanted.name)) {
+                gone.close(&self.workers);
+            }
+        }
+        self.refresh_programs();
+        self.publish();
+        tracing::info!(
+            "configured: {} interfaces, {} policies",
+            self.config.interfaces.len(),
+            self.config.policies.len()
+        );
+        Ok(Reply::Done)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.config.interfaces.iter().all(|wanted| self.find(&wanted.name).is_some())
+    }
+
+    fn find(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.iter().flatten().find(|interface| interface.wanted.name == name)
+    }
+
+    /// Opens every wanted interface that there is and that is not in use as wanted. On failure those that
+    /// were opened are closed again.
+    fn open_missing(&mut self) -> anyhow::Result<Vec<Interface>> {
+        let mut opened: Vec<Interface> = Vec::new();
+        for wanted in self.config.interfaces.clone() {
+            let Some((&ifindex, link)) = self.kernel.links.iter().find(|(_, l)| l.name == wanted.name) else {
+                continue;
+            };
+            if self.find(&wanted.name).is_some_and(|interface| interface.is_same_wire(&wanted, ifindex)) {
+                continue;
+            }
+            // Queues of another shape: the old sockets hold them, so they must go first.
+            let link = link.clone();
+            if let Some(slot) = self
+                .interfaces
+                .iter_mut()
+                .find(|slot| slot.as_ref().is_some_and(|interface| interface.wanted.name == wanted.name))
+                && let Some(old) = slot.take()
+            {
+                old.close(&self.workers);
+            }
+            let result = self.free_port(&opened).and_then(|port| {
+                let (protected, own) = (protected(&self.config), own_addresses(&self.kernel));
+                let around = self.surroundings(&protected, &own);
+                Interface::open(&wanted, port, (ifindex, &link), &around, &self.workers)
+            });
+            match result {
+                Ok(interface) => opened.push(interface),
+                Err(error) => {
+                    opened.into_iter().for_each(|interface| interface.close(&self.workers));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Opens again what is configured and missing.
+    fn reopen(&mut self) {
+        match self.open_missing() {
+            Ok(opened) => {
+                opened.iter().for_each(|interface| tracing::info!("{} is in use again", interface.wanted.name));
+                self.take_in(opened);
+            }
+            Err(error) => tracing::error!("{error:#}"),
+        }
+    }
+
+    fn take_in(&mut self, opened: Vec<Interface>) {
+        for interface in opened {
+            let port = usize::from(interface.port);
+            if self.interfaces.len() <= port {
+                self.interfaces.resize_with(port + 1, || None);
+            }
+            self.interfaces[port] = Some(interface);
+        }
+    }
+
+    fn free_port(&self, opened: &[Interface]) -> anyhow::Result<PortIndex> {
+        (0..PORTS_MAX as PortIndex)
+            .find(|&port| {
+                self.interfaces.get(usize::from(port)).is_none_or(Option::is_none)
+                    && opened.iter().all(|interface| interface.port != port)
+            })
+            .context("no more interfaces can be opened")
+    }
+
+    fn surroundings<'a>(
+        &'a self,
+        protected: &'a [(Ipv4Addr, u8)],
+        own: &'a [Ipv4Addr],
+    ) -> Surroundings<'a> {
+        Surroundings {
+            bpffs: &self.bpffs,
+            active: self.role() == Role::Active,
+            protected,
+            own,
+            frames: self.settings.frames,
+        }
+    }
+
+    /// Tells the programs of all interfaces what they must know.
+    fn refresh_programs(&mut self) {
+        let (protected, own) = (protected(&self.config), own_addresses(&self.kernel));
+        let mut interfaces = std::mem::take(&mut self.interfaces);
+        for interface in interfaces.iter_mut().flatten() {
+            let wanted = self.config.interfaces.iter().find(|wanted| wanted.name == interface.wanted.name);
+            let (Some(wanted), Some(link)) = (wanted, self.kernel.links.get(&interface.ifindex)) else {
+                continue;
+            };
+            let around = self.surroundings(&protected, &own);
+            if let Err(error) = interface.update(wanted, link, &around) {
+                tracing::error!("{}: {error:#}", interface.wanted.name);
+            }
+        }
+        self.interfaces = interfaces;
+    }
+
+    /// Publishes interfaces, policies, routes and neighbours to workers and slow path.
+    fn publish(&mut self) {
+        let ports: Vec<Option<PortTable>> = self
+            .interfaces
+            .iter()
+            .map(|slot| {
+                let interface = slot.as_ref()?;
+                let mtu = self.kernel.links.get(&interface.ifindex)?.mtu;
+                Some(interface::port_table(&interface.wanted, mtu))
+            })
+            .collect();
+        let tables = Tables::new(ports, PolicyTable::build(&self.config.policies));
+        lock(&self.slow_path).configure(tables.clone());
+        self.publisher.publish(&self.shared.tables, Some(Box::new(tables)));
+        self.publish_fib();
+    }
+
+    fn publish_fib(&mut self) {
+        let ports: HashMap<u32, PortIndex> =
+            self.interfaces.iter().flatten().map(|interface| (interface.ifindex, interface.port)).collect();
+        let fib = self.kernel.compile(&ports);
+        self.publisher.publish(&self.shared.fib, Some(Box::new(fib)));
+        self.publisher.reclaim();
+        *lock(&self.resolution) = Resolution::new(&self.kernel, &ports);
+    }
+
+    /// Takes over what the kernel has changed.
+    pub fn follow(&mut self, kernel: Kernel) {
+        let old = std::mem::replace(&mut self.kernel, kernel);
+        if old.links == self.kernel.links && own_addresses(&old) == own_addresses(&self.kernel) {
+            return self.publish_fib();
+        }
+        self.drop_lost();
+        self.reopen();
+        self.refresh_programs();
+        self.publish();
+    }
+
+    /// Closes interfaces that the kernel has no more.
+    fn drop_lost(&mut self) {
+        for slot in &mut self.interfaces {
+            if let Some(lost) = slot.take_if(|interface| !self.kernel.links.contains_key(&interface.ifindex)) {
+                tracing::warn!("{} is gone", lost.wanted.name);
+                lost.close(&self.workers);
+            }
+        }
+    }
+
+    /// Installs SAs, all of them or none.
+    ///
+    /// # Errors
+    /// The first that cannot be installed.
+    pub fn install(&mut self, generation: u64, sas: &[SaSpec]) -> anyhow::Result<Reply> {
+        ensure!(sas.len() <= SAS_PER_MESSAGE, "{} SAs in one message; {SAS_PER_MESSAGE} at most", sas.len());
+        let Self { admin, shared, publisher, provider, .. } = self;
+        let outcome =
+            admin.install(generation, sas, provider.as_ref(), &shared.sas, &shared.hot, publisher)?;
+        Ok(Reply::Installed { new: outcome.new, resumed: outcome.resumed, unchanged: outcome.unchanged })
+    }
+
+    /// Removes the SAs of other generations.
+    pub fn sweep(&mut self, generation: u64) -> Reply {
+        Reply::Swept(self.admin.sweep(generation, &self.shared.sas, &mut self.publisher))
+    }
+
+    /// A page of SAs.
+    #[must_use]
+    pub fn list(&self, from: u32) -> Reply {
+        // A page must fit into a message, selectors and names included.
+        let (sas, next) = self.admin.list(from, SAS_PER_MESSAGE / 2, &self.shared.hot);
+        Reply::Sas { sas, next }
+    }
+
+    /// Takes everything off the interfaces.
+    pub fn detach(&mut self) {
+        for interface in self.interfaces.drain(..).flatten() {
+            interface.close(&self.workers);
+        }
+        self.workers.iter_mut().for_each(WorkerHandle::stop);
+        tracing::info!("detached from all interfaces");
+    }
+
+    /// Counters, interfaces, workers.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            role: self.role(),
+            term: self.term(),
+            aead: self.provider.name().to_owned(),
+            counters: self.counters(),
+            interfaces: self.interface_status(),
+            workers: self.worker_status(),
+            sas: self.admin.count(),
+        }
+    }
+
+    fn counters(&self) -> CounterValues {
+        let slow = lock(&self.slow_path).counts();
+        let sums = Sums(&self.stats);
+        let drops = DropReason::ALL.iter().map(|&r| sums.dropped(r) + slow.drops[r as usize]).collect();
+        CounterValues {
+            counters: Counter::ALL.iter().map(|&counter| sums.counter(counter)).collect(),
+            drops,
+            slow_drops: slow.drops.to_vec(),
+            slow: slow.counters.to_vec(),
+        }
+    }
+
+    fn worker_status(&self) -> Vec<WorkerStatus> {
+        let status = |(index, worker): (usize, &WorkerHandle)| WorkerStatus {
+            worker: index as u16,
+            core: worker.core,
+            rounds: worker.link.rounds.load(Ordering::Relaxed),
+            free_frames: worker.link.free_frames.load(Ordering::Relaxed),
+        };
+        self.workers.iter().enumerate().map(status).collect()
+    }
+
+    fn interface_status(&self) -> Vec<InterfaceStatus> {
+        let mut sockets: BTreeMap<PortIndex, Vec<PortStatistics>> = BTreeMap::new();
+        for worker in &self.workers {
+            match worker.ask(|reply| Command::Statistics { reply }) {
+                Ok(statistics) => statistics
+                    .into_iter()
+                    .for_each(|(port, statistics)| sockets.entry(port).or_default().push(statistics)),
+                Err(error) => tracing::error!("socket statistics: {error}"),
+            }
+        }
+        let none = Vec::new();
+        self.interfaces
+            .iter()
+            .flatten()
+            .filter_map(|interface| {
+                let link = self.kernel.links.get(&interface.ifindex)?;
+                let wanted: &Wanted = &interface.wanted;
+                let counts = Sums(&self.stats).port(interface.port);
+                Some(InterfaceStatus {
+                    name: wanted.name.clone(),
+                    index: interface.ifindex,
+                    side: wanted.side,
+                    up: link.up,
+                    driver: driver(link),
+                    mtu: link.mtu,
+                    mac: interface::mac(link.mac),
+                    virtual_mac: wanted.virtual_mac,
+                    virtual_addresses: wanted.virtual_addresses.clone(),
+                    xdp_mode: match wanted.mode {
+                        tandem_api::dataplane::XdpMode::Generic => "generic".into(),
+                        _ => "native".into(),
+                    },
+                    zero_copy: interface.zero_copy,
+                    queues: wanted.queues,
+                    rx_frames: counts.rx_frames,
+                    rx_bytes: counts.rx_bytes,
+                    tx_frames: counts.tx_frames,
+                    tx_bytes: counts.tx_bytes,
+                    steering: interface
+                        .steering()
+                        .into_iter()
+                        .map(|(counter, n)| (counter.name().to_owned(), n))
+                        .collect(),
+                    socket: socket_counters(sockets.get(&interface.port).unwrap_or(&none)),
+                })
+            })
+            .collect()
+    }
+}
+
+/// What drives a link: the kind that the kernel names, or the driver of the device behind it.
+fn driver(link: &Link) -> String {
+    let of_device = || {
+        let device = std::fs::read_link(format!("/sys/class/net/{}/device/driver", link.name)).ok()?;
+        Some(device.file_name()?.to_string_lossy().into_owned())
+    };
+    link.kind.clone().or_else(of_device).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// The kernel's statistics, summed over queues, by name.
+fn socket_counters(sockets: &[PortStatistics]) -> Vec<(String, u64)> {
+    let fields: [(&str, fn(&PortStatistics) -> u64); 8] = [
+        ("rx_dropped", |s| s.rx_dropped),
+        ("rx_invalid_descriptors", |s| s.rx_invalid_descriptors),
+        ("tx_invalid_descriptors", |s| s.tx_invalid_descriptors),
+        ("rx_ring_full", |s| s.rx_ring_full),
+        ("rx_fill_ring_empty", |s| s.rx_fill_ring_empty),
+        ("tx_ring_empty", |s| s.tx_ring_empty),
+        ("refused", |s| s.refused),
+        ("wake_errors", |s| s.wake_errors),
+    ];
+    fields.iter().map(|(name, field)| ((*name).to_owned(), sockets.iter().map(field).sum())).collect()
+}
+
+/// Everything that can be refused without touching the kernel.
+fn check(config: &Config, kernel: &Kernel) -> anyhow::Result<()> {
+    ensure!(config.interfaces.len() <= PORTS_MAX, "at most {PORTS_MAX} interfaces are possible");
+    let mut names = HashSet::new();
+    for interface in &config.interfaces {
+        let name = &interface.name;
+        ensure!(names.insert(name), "interface {name} is named twice");
+        if !kernel.links.values().any(|link| link.name == *name) {
+            let there: Vec<&str> = kernel.links.values().map(|link| link.name.as_str()).collect();
+            bail!("there is no interface {name} in this network namespace; there are: {}", there.join(", "));
+        }
+    }
+    Ok(())
+}
+
+/// Remote prefixes whose traffic the programs steer: protected or discarded. Where only a bypass policy speaks,
+/// the kernel forwards by itself.
+fn protected(config: &Config) -> Vec<(Ipv4Addr, u8)> {
+    let mut prefixes: Vec<_> = config
+        .policies
+        .iter()
+        .filter(|policy| policy.action != PolicyAction::Bypass)
+        .map(|policy| (policy.selector.remote.network(), policy.selector.remote.prefix_len()))
+        .collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+fn own_addresses(kernel: &Kernel) -> Vec<Ipv4Addr> {
+    let mut addresses: Vec<Ipv4Addr> =
+        kernel.addresses.keys().map(|&(_, address)| Ipv4Addr::from_bits(address)).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}

@@ -1,0 +1,237 @@
+//! One interface of the running data plane: its program, sockets and virtual MAC.
+
+use super::threads::WorkerHandle;
+use crate::fib::{Link, PortIndex};
+use crate::tables::PortTable;
+use crate::worker::Command;
+use anyhow::{Context, bail, ensure};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use tandem_api::dataplane::{Interface as Wanted, XdpMode};
+use tandem_api::types::{Mac, Side};
+use tandem_ebpf::{Attachment, Mode, Settings, SteerCounter, SteerProgram};
+use tandem_wire::ethernet::MacAddr;
+use tandem_xsk::{SocketConfig, UnicastMembership, ZeroCopy};
+
+/// Longest IP packet that, with its Ethernet header, fits into a page beside what XDP needs.
+const MTU_MAX: u32 = 3498;
+/// Shortest MTU that IPv4 allows (RFC 791).
+const MTU_MIN: u32 = 68;
+
+/// An interface in use.
+pub struct Interface {
+    /// What was asked for.
+    pub wanted: Wanted,
+    /// Kernel index.
+    pub ifindex: u32,
+    /// Number within the data plane.
+    pub port: PortIndex,
+    /// Are all its sockets zero-copy?
+    pub zero_copy: bool,
+    program: SteerProgram,
+    attachment: Attachment,
+    membership: UnicastMembership,
+    pin: PathBuf,
+}
+
+/// What every program must know besides its own interface.
+pub struct Surroundings<'a> {
+    /// Where links are pinned.
+    pub bpffs: &'a Path,
+    /// Is this node active?
+    pub active: bool,
+    /// Remote prefixes that are protected or discarded.
+    pub protected: &'a [(Ipv4Addr, u8)],
+    /// The kernel's own addresses.
+    pub own: &'a [Ipv4Addr],
+    /// Frames of each worker.
+    pub frames: u32,
+}
+
+impl Interface {
+    /// Takes an interface into use: sockets first, then the program with all it must know, last the
+    /// attachment, so that no packet is steered to nowhere. On failure everything is as before.
+    ///
+    /// # Errors
+    /// What was wrong, and what to do.
+    pub fn open(
+        wanted: &Wanted,
+        port: PortIndex,
+        (ifindex, link): (u32, &Link),
+        around: &Surroundings<'_>,
+        workers: &[WorkerHandle],
+    ) -> anyhow::Result<Self> {
+        check_mtu(&wanted.name, link.mtu)?;
+        let mut program = SteerProgram::load().context("cannot load the XDP program")?;
+        let pin = around.bpffs.join(&wanted.name);
+        program.set_settings(&settings(wanted, link, around.active))?;
+        program.set_protected(around.protected)?;
+        program.set_virtual_addresses(&addresses(wanted))?;
+        program.set_own_addresses(around.own)?;
+        let opened = open_sockets(wanted, port, ifindex, around.frames, workers, &mut program);
+        let attached = opened.and_then(|zero_copy| {
+            let membership = UnicastMembership::join(ifindex, wanted.virtual_mac.0).with_context(|| {
+                format!("cannot add {} to the addresses that {} listens to", wanted.virtual_mac, wanted.name)
+            })?;
+            let mode = if wanted.mode == XdpMode::Generic { Mode::Generic } else { Mode::Native };
+            let attachment = program
+                .attach(ifindex, mode, &pin)
+                .with_context(|| format!("cannot attach the XDP program to {}", wanted.name))?;
+            Ok((zero_copy, membership, attachment))
+        });
+        match attached {
+            Ok((zero_copy, membership, attachment)) => Ok(Self {
+                wanted: wanted.clone(),
+                ifindex,
+                port,
+                zero_copy,
+                program,
+                attachment,
+                membership,
+                pin,
+            }),
+            Err(error) => {
+                close_sockets(port, workers);
+                Err(error)
+            }
+        }
+    }
+
+    /// Can `wanted` be had by telling the program alone, without new sockets?
+    #[must_use]
+    pub fn is_same_wire(&self, wanted: &Wanted, ifindex: u32) -> bool {
+        let now = &self.wanted;
+        (&now.name, now.queues, now.mode, self.ifindex) == (&wanted.name, wanted.queues, wanted.mode, ifindex)
+    }
+
+    /// Tells the program what has changed around it.
+    ///
+    /// # Errors
+    /// If a map cannot be written.
+    pub fn update(&mut self, wanted: &Wanted, link: &Link, around: &Surroundings<'_>) -> anyhow::Result<()> {
+        check_mtu(&wanted.name, link.mtu)?;
+        if wanted.virtual_mac != self.wanted.virtual_mac {
+            self.membership = UnicastMembership::join(self.ifindex, wanted.virtual_mac.0)?;
+        }
+        self.program.set_settings(&settings(wanted, link, around.active))?;
+        self.program.set_protected(around.protected)?;
+        self.program.set_virtual_addresses(&addresses(wanted))?;
+        self.program.set_own_addresses(around.own)?;
+        self.wanted = wanted.clone();
+        Ok(())
+    }
+
+    /// Gives the interface back: the program goes, then the sockets.
+    pub fn close(self, workers: &[WorkerHandle]) {
+        let Self { wanted, attachment, program, pin, port, .. } = self;
+        if let Err(error) = tandem_ebpf::detach(&pin) {
+            tracing::warn!("{}: the XDP program stays attached: {error}", wanted.name);
+        }
+        drop(attachment);
+        drop(program);
+        close_sockets(port, workers);
+    }
+
+    /// Decisions of the program, summed over CPUs.
+    pub fn steering(&self) -> Vec<(SteerCounter, u64)> {
+        self.program.counters().unwrap_or_else(|error| {
+            tracing::warn!("{}: cannot read the XDP counters: {error}", self.wanted.name);
+            Vec::new()
+        })
+    }
+}
+
+/// The interface as workers see it.
+#[must_use]
+pub fn port_table(wanted: &Wanted, mtu: u32) -> PortTable {
+    PortTable {
+        side: wanted.side,
+        virtual_mac: MacAddr(wanted.virtual_mac.0),
+        virtual_addresses: wanted.virtual_addresses.iter().map(|net| net.addr().to_bits()).collect(),
+        mtu: mtu.min(u32::from(u16::MAX)) as u16,
+        mss_clamp: wanted.mss_clamp,
+    }
+}
+
+fn check_mtu(name: &str, mtu: u32) -> anyhow::Result<()> {
+    ensure!(
+        (MTU_MIN..=MTU_MAX).contains(&mtu),
+        "{name} has an MTU of {mtu}; a frame must fit into one buffer: set it to at most {MTU_MAX} (`ip link set \
+         {name} mtu 1500`)"
+    );
+    Ok(())
+}
+
+fn addresses(wanted: &Wanted) -> Vec<Ipv4Addr> {
+    wanted.virtual_addresses.iter().map(ipnet::Ipv4Net::addr).collect()
+}
+
+fn settings(wanted: &Wanted, link: &Link, active: bool) -> Settings {
+    Settings {
+        side: match wanted.side {
+            Side::Inside => tandem_ebpf::Side::Inside,
+            Side::Outside => tandem_ebpf::Side::Outside,
+        },
+        active,
+        own_mac: link.mac.0,
+        virtual_mac: wanted.virtual_mac.0,
+    }
+}
+
+/// Opens a socket on each queue, at the worker that takes it; are all of them zero-copy?
+fn open_sockets(
+    wanted: &Wanted,
+    port: PortIndex,
+    ifindex: u32,
+    frames: u32,
+    workers: &[WorkerHandle],
+    program: &mut SteerProgram,
+) -> anyhow::Result<bool> {
+    if usize::from(wanted.queues) > workers.len() {
+        bail!(
+            "{} is to use {} queues, and there are {} workers: a worker takes one queue of an interface; raise \
+             dataplane.workers or lower the queues (`ethtool -L {} combined {}`)",
+            wanted.name,
+            wanted.queues,
+            workers.len(),
+            wanted.name,
+            workers.len()
+        );
+    }
+    let mut zero_copy = true;
+    for (queue, worker) in (0..u32::from(wanted.queues)).zip(workers) {
+        let config = SocketConfig {
+            ifindex,
+            queue,
+            // Fill and transmit rings of a few interfaces together leave most frames free.
+            ring_size: (frames / 8).clamp(64, 4096),
+            zero_copy: match wanted.mode {
+                XdpMode::Native => ZeroCopy::Auto,
+                XdpMode::Zerocopy => ZeroCopy::Require,
+                XdpMode::Copy | XdpMode::Generic => ZeroCopy::Never,
+            },
+            generic: wanted.mode == XdpMode::Generic,
+        };
+        let (socket, is_zero_copy) = worker
+            .ask(|reply| Command::Open { port, config, reply })?
+            .with_context(|| format!("cannot open an AF_XDP socket on {}, queue {queue}", wanted.name))?;
+        zero_copy &= is_zero_copy;
+        program.set_socket(queue, socket.as_fd())?;
+    }
+    Ok(zero_copy)
+}
+
+fn close_sockets(port: PortIndex, workers: &[WorkerHandle]) {
+    for worker in workers {
+        if let Err(error) = worker.ask(|reply| Command::Close { port, reply }) {
+            tracing::error!("closing sockets: {error}");
+        }
+    }
+}
+
+/// Text form of a MAC for operators.
+#[must_use]
+pub fn mac(mac: MacAddr) -> Mac {
+    Mac(mac.0)
+}

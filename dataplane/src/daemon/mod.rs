@@ -1,0 +1,304 @@
+//! The daemon: starts the threads, serves the control process.
+//!
+//! Everything that is configured comes from the control process, one at a time over one socket. When it
+//! goes away nothing happens to traffic; when it is back it reads what there is and reconciles.
+
+mod core;
+mod interface;
+mod resolution;
+mod socket;
+mod threads;
+
+use self::core::Core;
+use self::socket::{Connection, Listener};
+use self::threads::lock;
+use crate::fib::Kernel;
+use crate::netlink::Follower;
+use crate::pipeline::Shared;
+use crate::sa_table::SaAdmin;
+use crate::slow_path::SlowPath;
+use anyhow::{Context, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tandem_api::dataplane::{
+    Answer, Body, Config, Hello, HotStateOrigin, Refusal, Reply, Request, StartSettings, VERSION, decode, encode,
+};
+use tandem_shm::{Domain, HotState, StatsRegion};
+
+/// Most workers of a data plane.
+const WORKERS_MAX: u16 = 64;
+
+/// Where the daemon finds its places.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Socket for the control process.
+    pub socket: PathBuf,
+    /// Folder of an own bpffs, for the pinned links.
+    pub bpffs: PathBuf,
+}
+
+/// Runs the daemon until it is told to detach.
+///
+/// # Errors
+/// If it cannot start.
+pub fn run(places: &Places) -> anyhow::Result<()> {
+    protect_memory();
+    tandem_ebpf::mount_bpffs(&places.bpffs)
+        .with_context(|| format!("cannot mount a BPF file system at {}", places.bpffs.display()))?;
+    let listener = Listener::bind(&places.socket)
+        .with_context(|| format!("cannot listen at {}", places.socket.display()))?;
+    drop_capabilities()?;
+    tracing::info!("waiting for the control process at {}", places.socket.display());
+    let mut server = Server { places: places.clone(), core: None };
+    let mut connection: Option<Connection> = None;
+    loop {
+        let (new, message) = wait(&listener, connection.as_ref())?;
+        if new {
+            if connection.is_some() {
+                tracing::info!("another control process has connected; the earlier one is let go");
+            }
+            connection = Some(listener.accept()?);
+        } else if message && let Some(current) = &connection {
+            match server.serve(current) {
+                Ok(Next::Go) => {}
+                Ok(Next::Closed) => {
+                    tracing::info!("the control process has gone; traffic goes on");
+                    connection = None;
+                }
+                Ok(Next::Detached) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!("control connection: {error:#}");
+                    connection = None;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a new control process, or a message of the present one.
+fn wait(listener: &Listener, connection: Option<&Connection>) -> anyhow::Result<(bool, bool)> {
+    let mut descriptors = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    descriptors.extend(connection.map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)));
+    match poll(&mut descriptors, PollTimeout::NONE) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let ready = |index: usize| descriptors.get(index).and_then(PollFd::any).unwrap_or(false);
+    Ok((ready(0), ready(1)))
+}
+
+/// What follows a message.
+enum Next {
+    Go,
+    Closed,
+    Detached,
+}
+
+/// Serves one control process after the other.
+struct Server {
+    places: Places,
+    core: Option<Arc<Mutex<Core>>>,
+}
+
+impl Server {
+    fn serve(&mut self, connection: &Connection) -> anyhow::Result<Next> {
+        let (message, mut descriptors) = connection.receive()?;
+        if message.is_empty() {
+            return Ok(Next::Closed);
+        }
+        let Request { id, body } = decode(&message)?;
+        let detach = matches!(body, Body::Detach);
+        let result = self.handle(body, descriptors.pop()).map_err(|error| {
+            tracing::warn!("refused: {error:#}");
+            Refusal { reason: format!("{error:#}") }
+        });
+        let refused = result.is_err();
+        let hot = match (&result, &self.core) {
+            (Ok(Reply::Hello(_)), Some(core)) => Some(lock(core).shared.hot.fd().try_clone_to_owned()?),
+            _ => None,
+        };
+        let answer = encode(&Answer { id, result })?;
+        let attached: Vec<_> = hot.iter().map(AsFd::as_fd).collect();
+        connection.send(&answer, &attached)?;
+        Ok(if detach && !refused { Next::Detached } else { Next::Go })
+    }
+
+    fn handle(&mut self, body: Body, descriptor: Option<OwnedFd>) -> anyhow::Result<Reply> {
+        if let Body::Hello { version, start } = body {
+            return self.hello(version, start, descriptor);
+        }
+        if matches!(body, Body::Detach) && self.core.is_none() {
+            // Nothing runs here, but an earlier process may have left its programs behind.
+            detach_pins(&self.places.bpffs)?;
+            return Ok(Reply::Done);
+        }
+        let core = self.core.as_ref().context("the first message of a control process must be Hello")?;
+        let mut core = lock(core);
+        match body {
+            Body::Hello { .. } => Ok(Reply::Done),
+            Body::Configure(config) => core.configure(*config),
+            Body::SetRole { role, term } => core.set_role(role, term),
+            Body::InstallSas { generation, sas } => core.install(generation, &sas),
+            Body::SweepSas { generation } => Ok(core.sweep(generation)),
+            Body::ListSas { from } => Ok(core.list(from)),
+            Body::Status => Ok(Reply::Status(Box::new(core.status()))),
+            Body::Detach => {
+                core.detach();
+                detach_pins(&self.places.bpffs)?;
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    fn hello(
+        &mut self,
+        version: u16,
+        start: StartSettings,
+        descriptor: Option<OwnedFd>,
+    ) -> anyhow::Result<Reply> {
+        ensure!(
+            version == VERSION,
+            "the control process speaks protocol version {version}, this data plane {VERSION}: run the same release"
+        );
+        match &self.core {
+            Some(core) => {
+                let core = lock(core);
+                ensure!(
+                    core.settings == start,
+                    "the data plane runs with other start settings ({}); restart it to change them",
+                    difference(&core.settings, &start)
+                );
+            }
+            None => self.core = Some(start_core(&self.places, start, descriptor)?),
+        }
+        let core = lock(self.core.as_ref().context("no data plane")?);
+        Ok(Reply::Hello(Hello {
+            version: VERSION,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            hot_state: core.origin,
+            role: core.role(),
+            term: core.term(),
+            generation: core.admin.generation(),
+        }))
+    }
+}
+
+/// Names the settings that differ.
+fn difference(now: &StartSettings, wanted: &StartSettings) -> String {
+    let pairs = [
+        ("workers", now.workers.to_string(), wanted.workers.to_string()),
+        ("max-sas", now.max_sas.to_string(), wanted.max_sas.to_string()),
+        ("frames", now.frames.to_string(), wanted.frames.to_string()),
+        ("aead", now.aead.clone(), wanted.aead.clone()),
+        ("idle", format!("{:?}", now.idle).to_lowercase(), format!("{:?}", wanted.idle).to_lowercase()),
+    ];
+    let differing: Vec<String> = pairs
+        .iter()
+        .filter(|(_, now, wanted)| now != wanted)
+        .map(|(name, now, wanted)| format!("{name} is {now}, wanted {wanted}"))
+        .collect();
+    differing.join("; ")
+}
+
+/// Starts all threads. The hot state is that of `descriptor`, if there is one and it fits, else new.
+fn start_core(
+    places: &Places,
+    settings: StartSettings,
+    descriptor: Option<OwnedFd>,
+) -> anyhow::Result<Arc<Mutex<Core>>> {
+    ensure!(
+        (1..=WORKERS_MAX).contains(&settings.workers),
+        "{} workers; 1 to {WORKERS_MAX} are possible",
+        settings.workers
+    );
+    let (hot, origin) = match descriptor {
+        Some(descriptor) => {
+            let hot = HotState::adopt(descriptor, settings.max_sas).context(
+                "the hot SA state that the control process kept does not fit; restart the control process, and a new \
+                 state (and term) is made",
+            )?;
+            (hot, HotStateOrigin::Adopted)
+        }
+        None => (HotState::create(settings.max_sas)?, HotStateOrigin::Fresh),
+    };
+    let domain = Domain::new(usize::from(settings.workers));
+    let publisher = domain.publisher().context("a new domain has no publisher")?;
+    let admin = SaAdmin::new(&hot);
+    let shared = Arc::new(Shared::new(hot, &domain));
+    let stats: StatsRegion = threads::make_stats(&settings)?;
+    let (links, free) = threads::make_links(&settings)?;
+    let slow_path = Arc::new(Mutex::new(SlowPath::new()));
+    let resolution = Arc::default();
+    let slow_thread =
+        threads::start_slow_path(links.clone(), Arc::clone(&slow_path), Arc::clone(&resolution))?;
+    let workers =
+        threads::start_workers(&settings, &shared, &domain, &stats, &slow_thread, links, free)?;
+    let follower = Follower::open().context("cannot follow the kernel by netlink")?;
+    let kernel: Kernel = follower.read_all().context("cannot read links and routes by netlink")?;
+    tracing::info!(
+        "started: {} workers, {} SA slots, {} hot state",
+        settings.workers,
+        settings.max_sas,
+        if origin == HotStateOrigin::Fresh { "new" } else { "adopted" }
+    );
+    let core = Arc::new(Mutex::new(Core {
+        provider: tandem_aead::provider(&settings.aead)?,
+        settings,
+        origin,
+        shared,
+        publisher,
+        admin,
+        stats,
+        workers,
+        slow_path,
+        resolution,
+        bpffs: places.bpffs.clone(),
+        kernel,
+        config: Config { interfaces: Vec::new(), policies: Vec::new() },
+        interfaces: Vec::new(),
+    }));
+    threads::start_follower(follower, Arc::clone(&core))?;
+    Ok(core)
+}
+
+/// Removes every pinned link: the programs go with them.
+fn detach_pins(bpffs: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(bpffs)? {
+        let path = entry?.path();
+        tandem_ebpf::detach(&path).with_context(|| format!("cannot detach {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Keys must not reach a core dump or the swap.
+fn protect_memory() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("cannot forbid core dumps: {error}");
+    }
+}
+
+/// Gives up every capability that is not needed from here on. Threads inherit it.
+fn drop_capabilities() -> anyhow::Result<()> {
+    use caps::{CapSet, Capability};
+    let needed: HashSet<Capability> = [
+        Capability::CAP_NET_ADMIN,
+        Capability::CAP_NET_RAW,
+        Capability::CAP_BPF,
+        Capability::CAP_PERFMON,
+        Capability::CAP_IPC_LOCK,
+    ]
+    .into();
+    let have = caps::read(None, CapSet::Permitted).context("cannot read capabilities")?;
+    let kept: HashSet<Capability> = needed.intersection(&have).copied().collect();
+    if !kept.contains(&Capability::CAP_NET_ADMIN) {
+        bail!("CAP_NET_ADMIN is missing: run the data plane as root, or by its service");
+    }
+    caps::set(None, CapSet::Effective, &kept).context("cannot drop capabilities")?;
+    caps::set(None, CapSet::Permitted, &kept).context("cannot drop capabilities")?;
+    caps::clear(None, CapSet::Inheritable).context("cannot drop capabilities")?;
+    Ok(())
+}

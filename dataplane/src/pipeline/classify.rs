@@ -1,0 +1,115 @@
+//! What a received frame is, and which way it goes. The XDP program has judged it already; nothing
+//! here relies on that.
+
+use super::Round;
+use super::io::ETHERNET;
+use crate::slow_path::PuntKind;
+use tandem_api::counters::DropReason;
+use tandem_api::types::Side;
+use tandem_wire::ethernet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4};
+use tandem_wire::ipv4::{self, PROTOCOL_ESP, PROTOCOL_ICMP, PROTOCOL_UDP, ParseError};
+use tandem_wire::{esp, udp};
+use tandem_xsk::{Batch, Frame};
+
+/// What the headers of a frame say.
+enum Kind {
+    Arp,
+    /// ESP for a virtual address: where it lies in the frame, and the outer header's TOS.
+    Esp { start: usize, end: usize, tos: u8 },
+    /// For a virtual address and for the slow path; the IP packet ends here.
+    Local { end: usize },
+    /// To be forwarded; the IP packet ends here.
+    Transit { end: usize },
+}
+
+impl Round<'_> {
+    /// Sends each frame of the batch on its way; ESP and packets to be sealed wait for
+    /// [`Round::finish`] at the latest.
+    pub(super) fn classify(&mut self, batch: &mut Batch) {
+        for frame in batch.iter() {
+            self.io.umem.prefetch(frame);
+        }
+        let side = self.tables.side(self.ingress);
+        for frame in batch.drain(..) {
+            match self.kind(&frame) {
+                Err(reason) => self.io.drop(frame, reason),
+                Ok(Kind::Arp) => self.io.punt(frame, self.ingress, PuntKind::Arp),
+                Ok(Kind::Esp { start, end, tos }) => self.inbound(frame, start, end, tos),
+                Ok(Kind::Local { end }) => {
+                    let frame = packet(frame, ETHERNET, end);
+                    self.io.punt(frame, self.ingress, PuntKind::Local);
+                }
+                Ok(Kind::Transit { end }) => {
+                    let frame = packet(frame, ETHERNET, end);
+                    match side {
+                        Some(Side::Inside) => self.outbound(frame),
+                        Some(Side::Outside) => self.clear_from_outside(frame),
+                        None => self.io.drop(frame, DropReason::PortUnknown),
+                    }
+                }
+            }
+        }
+    }
+
+    fn kind(&self, frame: &Frame) -> Result<Kind, DropReason> {
+        let data = self.io.umem.data(frame);
+        let (header, payload) = ethernet::parse(data).map_err(|_| DropReason::FrameTruncated)?;
+        match header.ethertype.get() {
+            ETHERTYPE_IPV4 => {}
+            ETHERTYPE_ARP => return Ok(Kind::Arp),
+            _ => return Err(DropReason::NotIpv4),
+        }
+        let packet = ipv4::parse(payload).map_err(|error| match error {
+            ParseError::Truncated => DropReason::FrameTruncated,
+            _ => DropReason::Ipv4HeaderInvalid,
+        })?;
+        if !packet.header_checksum_ok() {
+            return Err(DropReason::Ipv4ChecksumWrong);
+        }
+        if !ipv4::source_is_valid(packet.header.src()) {
+            return Err(DropReason::Ipv4SourceInvalid);
+        }
+        let end = ETHERNET + packet.total_len();
+        let destination = packet.header.dst();
+        if self.tables.is_virtual(destination) {
+            return self.local_kind(&packet, end);
+        }
+        if ipv4::is_multicast_or_broadcast(destination) {
+            return Err(DropReason::Ipv4Multicast);
+        }
+        Ok(Kind::Transit { end })
+    }
+
+    fn local_kind(&self, packet: &ipv4::Packet<'_>, end: usize) -> Result<Kind, DropReason> {
+        match packet.header.protocol {
+            PROTOCOL_ESP if packet.is_fragment() => Err(DropReason::EspFragment),
+            PROTOCOL_ESP => {
+                Ok(Kind::Esp { start: ETHERNET + packet.header.header_len(), end, tos: packet.header.tos })
+            }
+            PROTOCOL_ICMP if !packet.is_fragment() => Ok(Kind::Local { end }),
+            PROTOCOL_UDP if !packet.is_fragment() => Err(ike_reason(packet.payload)),
+            _ => Err(DropReason::LocalUnhandled),
+        }
+    }
+}
+
+/// Why a UDP datagram for a virtual address ends here: no IKE daemon yet.
+fn ike_reason(payload: &[u8]) -> DropReason {
+    let Ok(datagram) = udp::parse(payload) else { return DropReason::FrameTruncated };
+    match datagram.header.destination_port.get() {
+        udp::PORT_IKE => DropReason::IkeNoDaemon,
+        udp::PORT_NAT_T => match esp::parse_in_udp(datagram.data) {
+            Ok(esp::InUdp::Ike(_)) => DropReason::IkeNoDaemon,
+            _ => DropReason::UdpEncapUnknown,
+        },
+        _ => DropReason::LocalUnhandled,
+    }
+}
+
+/// The frame without what lies before `start` and after `end` (both within it).
+pub(super) fn packet(mut frame: Frame, start: usize, end: usize) -> Frame {
+    frame.truncate(end);
+    // Cannot fail: the caller has parsed headers up to `start`.
+    let _ = frame.pull_front(start);
+    frame
+}

@@ -1,0 +1,196 @@
+//! From the peer: look up, check the window, open, set the window, check what came out.
+//!
+//! Order (RFC 4303 section 3.4, `failover.md` F7, F12): a number is looked at before the packet is
+//! opened, which is cheap, and set after, when the packet is known to be authentic. The bit is set
+//! before the packet has any effect, so a crash loses a packet and never repeats one.
+
+use super::classify::packet;
+use super::forward::Origin;
+use super::{Opening, Round};
+use arrayvec::ArrayVec;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tandem_aead::OpenJob;
+use tandem_api::counters::{Counter, DropReason};
+use tandem_esp::ecn;
+use tandem_esp::FinishError;
+use tandem_esp::SaIn;
+use tandem_esp::window::{self, Verdict};
+use tandem_shm::HotIn;
+use tandem_wire::{esp, ipv4};
+use tandem_xsk::{BURST, Frame};
+
+impl<'r> Round<'r> {
+    /// An ESP packet for a virtual address; ESP header to ICV lie at `start..end` of the frame.
+    pub(super) fn inbound(&mut self, frame: Frame, start: usize, end: usize, outer_tos: u8) {
+        match self.admit(&frame, start, end) {
+            Ok((sequence, sa, hot)) => {
+                if self.opening.is_full() {
+                    self.open();
+                }
+                let frame = packet(frame, start, end);
+                self.opening.push(Opening { frame, sequence, outer_tos, sa, hot });
+            }
+            Err(reason) => self.io.drop(frame, reason),
+        }
+    }
+
+    /// Everything that can be said before the packet is opened.
+    fn admit(
+        &self,
+        frame: &Frame,
+        start: usize,
+        end: usize,
+    ) -> Result<(u32, &'r SaIn, &'r HotIn), DropReason> {
+        let data = self.io.umem.data(frame);
+        let outer = ipv4::parse(&data[super::io::ETHERNET..]).map_err(|_| DropReason::FrameTruncated)?;
+        let text = data.get(start..end).ok_or(DropReason::EspTruncated)?;
+        let (header, _) = esp::parse(text).map_err(|_| DropReason::EspTruncated)?;
+        let sa = self.shared.sas.inbound(header.spi.get(), self.reader).ok_or(DropReason::EspNoSa)?;
+        if outer.header.source_addr() != sa.peer() || outer.header.destination_addr() != sa.local() {
+            return Err(DropReason::EspWrongPeer);
+        }
+        // The text is padded to a multiple of 4 (RFC 4303 section 2.4); so are all fields around it.
+        if text.len() < SaIn::SHORTEST || !text.len().is_multiple_of(4) {
+            return Err(DropReason::EspTruncated);
+        }
+        let hot = self.shared.hot.inbound(sa.slot()).ok_or(DropReason::EspNoSa)?;
+        let sequence = header.sequence.get();
+        if sequence == 0 {
+            return Err(DropReason::EspSequenceZero);
+        }
+        refuse(window::check(&hot.top, &hot.window, u64::from(sequence)), hot)?;
+        Ok((sequence, sa, hot))
+    }
+
+    /// Opens what waits and sends it on.
+    pub(super) fn open(&mut self) {
+        if self.opening.is_empty() {
+            return;
+        }
+        let mut waiting = core::mem::take(&mut self.opening);
+        let count = waiting.len();
+        let umem = self.io.umem;
+        let mut jobs: ArrayVec<OpenJob<'_>, BURST> = ArrayVec::new();
+        // Lengths were checked on admission, so that every packet has its job and positions agree.
+        for opening in &mut waiting {
+            if let Ok(job) = opening.sa.prepare(umem.data_mut(&mut opening.frame)) {
+                jobs.push(job);
+            }
+        }
+        let complete = jobs.len() == count;
+        let verdicts = self.provider.open(&mut jobs);
+        drop(jobs);
+        let mut accepted = Accepted::default();
+        for (index, opening) in waiting.drain(..).enumerate() {
+            if !(complete && verdicts.is_authentic(index)) {
+                add(&opening.hot.auth_failed, 1);
+                self.io.drop(opening.frame, DropReason::EspAuthFailed);
+                continue;
+            }
+            self.opened(opening, &mut accepted);
+        }
+        accepted.settle();
+        self.io.counts.add(Counter::Decapsulated, accepted.total);
+    }
+
+    /// An authentic packet: set its number, then check what is inside.
+    fn opened(&mut self, opening: Opening<'r>, accepted: &mut Accepted<'r>) {
+        let Opening { frame, sequence, outer_tos, sa, hot } = opening;
+        if let Err(reason) = refuse(window::accept(&hot.top, &hot.window, u64::from(sequence)), hot) {
+            return self.io.drop(frame, reason);
+        }
+        match self.unwrap(frame, outer_tos, sa) {
+            Ok(frame) => {
+                accepted.add(hot, frame.len());
+                self.forward(frame, Origin::Tunnel);
+            }
+            Err((frame, reason)) => {
+                if reason != DropReason::EspDummy {
+                    add(&hot.inner_wrong, 1);
+                }
+                self.io.drop(frame, reason);
+            }
+        }
+    }
+
+    /// The inner packet of an authentic one, or why there is none.
+    fn unwrap(&mut self, mut frame: Frame, outer_tos: u8, sa: &SaIn) -> Result<Frame, (Frame, DropReason)> {
+        let data = self.io.umem.data_mut(&mut frame);
+        let inner = match SaIn::finish(data) {
+            Ok(inner) => inner,
+            Err(error) => {
+                let reason = match error {
+                    FinishError::BadPadding => DropReason::EspBadPadding,
+                    FinishError::Dummy => DropReason::EspDummy,
+                    _ => DropReason::EspNextHeader,
+                };
+                return Err((frame, reason));
+            }
+        };
+        match inner_len(&mut data[inner.clone()], outer_tos, sa) {
+            Ok(len) => Ok(packet(frame, inner.start, inner.start + len)),
+            Err(reason) => Err((frame, reason)),
+        }
+    }
+}
+
+/// Checks the inner packet against the SA's selectors (RFC 4301 section 5.2), joins the ECN fields
+/// (RFC 6040 section 4.2), and returns its length without traffic-flow-confidentiality padding.
+fn inner_len(inner: &mut [u8], outer_tos: u8, sa: &SaIn) -> Result<usize, DropReason> {
+    let packet = ipv4::parse(inner).map_err(|_| DropReason::InnerInvalid)?;
+    if !packet.header_checksum_ok() || !ipv4::source_is_valid(packet.header.src()) {
+        return Err(DropReason::InnerInvalid);
+    }
+    if !sa.permits(packet.header.src(), packet.header.dst()) {
+        return Err(DropReason::InnerSelectorMismatch);
+    }
+    let len = packet.total_len();
+    ecn::decapsulate(outer_tos, inner).map_err(|_| DropReason::InnerCongestion)?;
+    Ok(len)
+}
+
+fn refuse(verdict: Verdict, hot: &HotIn) -> Result<(), DropReason> {
+    match verdict {
+        Verdict::Fresh => Ok(()),
+        Verdict::Replayed => {
+            add(&hot.replayed, 1);
+            Err(DropReason::EspReplayed)
+        }
+        Verdict::TooOld => {
+            add(&hot.too_old, 1);
+            Err(DropReason::EspTooOld)
+        }
+    }
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// Packets and octets of a run of one SA, added to its counters once a run.
+#[derive(Default)]
+struct Accepted<'r> {
+    hot: Option<&'r HotIn>,
+    packets: u64,
+    bytes: u64,
+    total: u64,
+}
+
+impl<'r> Accepted<'r> {
+    fn add(&mut self, hot: &'r HotIn, len: usize) {
+        if !self.hot.is_some_and(|current| core::ptr::eq(current, hot)) {
+            self.settle();
+            self.hot = Some(hot);
+        }
+        self.packets += 1;
+        self.bytes += len as u64;
+        self.total += 1;
+    }
+
+    fn settle(&mut self) {
+        if let Some(hot) = self.hot.take() {
+            add(&hot.packets, core::mem::take(&mut self.packets));
+            add(&hot.bytes, core::mem::take(&mut self.bytes));
+        }
+    }
+}

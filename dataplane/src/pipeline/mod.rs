@@ -1,0 +1,199 @@
+//! The way of a packet through a worker, in batches.
+//!
+//! ```text
+//!            +-- ESP for a virtual address --> inbound: look up, window, open, selectors --+
+//!  receive --+-- inside, protected ----------> outbound: policy, fragment, seal -----+     |
+//!            +-- for a virtual address ------> slow path                             |     |
+//!            +-- clear from outside ---------> policy in reverse                     v     v
+//!                                                              transmit <-- forward: route, TTL, MTU
+//! ```
+//!
+//! [`Round`] is what a batch needs on its way: snapshots that stay the same for all of it, the frames of
+//! the worker, and two queues of packets that wait for the AEAD. Every frame that comes in leaves by
+//! [`Io::transmit`], [`Io::punt`] or [`Io::drop`]; there is no other way out.
+
+mod classify;
+mod forward;
+mod inbound;
+mod io;
+mod outbound;
+
+pub use io::{Io, PortSlot};
+
+use crate::fib::{Fib, PortIndex, Target};
+use crate::sa_table::SaTable;
+use crate::slow_path::{Return, ReturnKind};
+use crate::tables::Tables;
+use arrayvec::ArrayVec;
+use crossbeam::queue::ArrayQueue;
+use std::sync::atomic::Ordering;
+use tandem_aead::Provider;
+use tandem_api::counters::{Counter, DropReason};
+use tandem_esp::IvSource;
+use tandem_esp::{SaIn, SaOut};
+use tandem_shm::{Domain, HotIn, HotOut, HotState, Published, ROLE_ACTIVE, Reader};
+use tandem_xsk::{BURST, Batch, Frame};
+
+/// What all workers read.
+#[derive(Debug)]
+pub struct Shared {
+    /// Hot SA state.
+    pub hot: HotState,
+    /// SAs.
+    pub sas: SaTable,
+    /// Interfaces and policies.
+    pub tables: Published<Tables>,
+    /// Routes and neighbours.
+    pub fib: Published<Fib>,
+}
+
+impl Shared {
+    /// Nothing configured yet, over `hot`.
+    #[must_use]
+    pub fn new(hot: HotState, domain: &Domain) -> Self {
+        let sas = SaTable::new(hot.slots(), domain);
+        Self { hot, sas, tables: Published::empty(domain), fib: Published::empty(domain) }
+    }
+}
+
+/// What one worker seals and opens with.
+pub struct Pipeline {
+    /// AEAD provider.
+    pub provider: Box<dyn Provider>,
+    /// Blocks of the node's nonce counter.
+    pub ivs: IvSource,
+}
+
+/// A packet that waits to be sealed: room for the outer packet is made, the inner one lies at
+/// [`SaOut::FRONT`].
+struct Sealing<'r> {
+    frame: Frame,
+    inner_len: usize,
+    sa: &'r SaOut,
+    hot: &'r HotOut,
+    target: &'r Target,
+}
+
+/// A packet that waits to be opened: the frame holds ESP header to ICV.
+struct Opening<'r> {
+    frame: Frame,
+    sequence: u32,
+    outer_tos: u8,
+    sa: &'r SaIn,
+    hot: &'r HotIn,
+}
+
+/// One batch on its way.
+pub struct Round<'r> {
+    io: Io<'r>,
+    provider: &'r mut dyn Provider,
+    ivs: &'r mut IvSource,
+    shared: &'r Shared,
+    reader: &'r Reader,
+    tables: &'r Tables,
+    fib: &'r Fib,
+    ingress: PortIndex,
+    sealing: ArrayVec<Sealing<'r>, BURST>,
+    opening: ArrayVec<Opening<'r>, BURST>,
+}
+
+/// Sends a batch that came in on `ingress` on its way. `batch` is empty afterwards.
+pub fn process(
+    shared: &Shared,
+    reader: &Reader,
+    pipeline: &mut Pipeline,
+    mut io: Io<'_>,
+    batch: &mut Batch,
+    ingress: PortIndex,
+) {
+    let bytes: usize = batch.iter().map(Frame::len).sum();
+    io.counts.received(ingress, batch.len() as u64, bytes as u64);
+    io.counts.add(Counter::Batches, 1);
+    let Some((tables, fib)) = ready(shared, reader) else {
+        batch.drain(..).for_each(|frame| io.drop(frame, DropReason::NotActive));
+        return;
+    };
+    let mut round = Round::new(shared, reader, pipeline, io, tables, fib, ingress);
+    round.classify(batch);
+    round.finish();
+}
+
+/// Sends what the slow path handed back on its way; at most a burst, so that the slow path cannot hold
+/// up a worker.
+pub fn resume(
+    shared: &Shared,
+    reader: &Reader,
+    pipeline: &mut Pipeline,
+    mut io: Io<'_>,
+    returns: &ArrayQueue<Return>,
+) {
+    let returns = (0..BURST).map_while(|_| returns.pop());
+    let Some((tables, fib)) = ready(shared, reader) else {
+        for Return { frame, kind } in returns {
+            if kind == ReturnKind::Free {
+                io.free.push(frame);
+            } else {
+                io.counts.add(Counter::Returned, 1);
+                io.drop(frame, DropReason::NotActive);
+            }
+        }
+        return;
+    };
+    let mut round = Round::new(shared, reader, pipeline, io, tables, fib, PortIndex::MAX);
+    for Return { frame, kind } in returns {
+        round.returned(frame, kind);
+    }
+    round.finish();
+}
+
+/// The snapshots, if there are any and this node is active.
+fn ready<'r>(shared: &'r Shared, reader: &'r Reader) -> Option<(&'r Tables, &'r Fib)> {
+    if shared.hot.header().role.load(Ordering::Acquire) != ROLE_ACTIVE {
+        return None;
+    }
+    Some((shared.tables.load(reader)?, shared.fib.load(reader)?))
+}
+
+impl<'r> Round<'r> {
+    fn new(
+        shared: &'r Shared,
+        reader: &'r Reader,
+        pipeline: &'r mut Pipeline,
+        io: Io<'r>,
+        tables: &'r Tables,
+        fib: &'r Fib,
+        ingress: PortIndex,
+    ) -> Self {
+        let Pipeline { provider, ivs } = pipeline;
+        Self {
+            io,
+            provider: provider.as_mut(),
+            ivs,
+            shared,
+            reader,
+            tables,
+            fib,
+            ingress,
+            sealing: ArrayVec::new(),
+            opening: ArrayVec::new(),
+        }
+    }
+
+    /// Opens and seals what waits. Opening comes first: it may bring packets that are sealed again.
+    fn finish(&mut self) {
+        self.open();
+        self.seal();
+    }
+
+    fn returned(&mut self, frame: Frame, kind: ReturnKind) {
+        if kind != ReturnKind::Free {
+            self.io.counts.add(Counter::Returned, 1);
+        }
+        match kind {
+            ReturnKind::Free => self.io.free.push(frame),
+            ReturnKind::Frame { port } => self.io.transmit(frame, port),
+            ReturnKind::Originate => self.originate(frame),
+            ReturnKind::Resume { next_hop } => self.resume_held(frame, next_hop),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! To the peer: policy, MTU, seal.
+//!
+//! A packet never leaves in clear where policy says protect: no SA means a drop by name. Sequence
+//! numbers and nonces are taken before sealing, so a crash leaves a gap and never a repetition.
+
+use super::forward::{Fragments, Origin};
+use super::{Round, Sealing};
+use crate::fib::Target;
+use crate::policy::Action;
+use crate::slow_path::PuntKind;
+use arrayvec::ArrayVec;
+use std::sync::atomic::Ordering;
+use tandem_aead::SealJob;
+use tandem_api::counters::{Counter, DropReason};
+use tandem_esp::SaOut;
+use tandem_esp::sequence;
+use tandem_shm::HotOut;
+use tandem_wire::{ipv4, tcp};
+use tandem_xsk::{BURST, Frame};
+
+/// Octets of an IPv4 and a TCP header without options, which an MSS does not count (RFC 6691).
+const IP_AND_TCP: usize = 40;
+
+impl<'r> Round<'r> {
+    /// An IP packet from inside, or one to be forwarded to the outside.
+    pub(super) fn outbound(&mut self, frame: Frame) {
+        let Some((local, remote)) = self.addresses(&frame) else {
+            return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
+        };
+        match self.tables.policies.lookup(local, remote) {
+            Some(Action::Protect { policy }) => self.protect(frame, policy, Origin::Inside),
+            Some(Action::Bypass) => {
+                self.io.counts.add(Counter::Bypassed, 1);
+                self.forward(frame, Origin::Bypass);
+            }
+            Some(Action::Discard) => self.io.drop(frame, DropReason::PolicyDiscard),
+            None => self.io.drop(frame, DropReason::PolicyNone),
+        }
+    }
+
+    /// A packet that the gateway itself made (an answer, an ICMP error).
+    pub(super) fn originate(&mut self, frame: Frame) {
+        let Some((local, remote)) = self.addresses(&frame) else {
+            return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
+        };
+        match self.tables.policies.lookup(local, remote) {
+            Some(Action::Protect { policy }) => self.protect(frame, policy, Origin::Gateway),
+            Some(Action::Discard) => self.io.drop(frame, DropReason::PolicyDiscard),
+            Some(Action::Bypass) | None => self.forward(frame, Origin::Gateway),
+        }
+    }
+
+    /// A clear packet from outside that the XDP program took because it claims to come from a
+    /// protected network: the same policies, read in reverse.
+    pub(super) fn clear_from_outside(&mut self, frame: Frame) {
+        let Some((remote, local)) = self.addresses(&frame) else {
+            return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
+        };
+        match self.tables.policies.lookup(local, remote) {
+            Some(Action::Protect { .. }) => self.io.drop(frame, DropReason::PolicyClearInbound),
+            Some(Action::Bypass) => {
+                self.io.counts.add(Counter::Bypassed, 1);
+                self.forward(frame, Origin::Bypass);
+            }
+            Some(Action::Discard) => self.io.drop(frame, DropReason::PolicyDiscard),
+            None => self.io.drop(frame, DropReason::PolicyNone),
+        }
+    }
+
+    /// Source and destination, host byte order.
+    pub(super) fn addresses(&self, frame: &Frame) -> Option<(u32, u32)> {
+        let packet = ipv4::parse(self.io.umem.data(frame)).ok()?;
+        Some((packet.header.src(), packet.header.dst()))
+    }
+
+    fn protect(&mut self, mut frame: Frame, policy: u32, origin: Origin) {
+        let (sa, hot, target, mtu) = match self.tunnel(policy) {
+            Ok(tunnel) => tunnel,
+            Err(reason) => return self.io.drop(frame, reason),
+        };
+        if let Err((reason, kind)) = self.leave_hop(&mut frame, origin) {
+            return self.io.drop_with_icmp(frame, self.ingress, reason, kind);
+        }
+        let inner_max = SaOut::max_inner(usize::from(mtu));
+        if self.clamps(target) {
+            let mss = inner_max.saturating_sub(IP_AND_TCP).min(usize::from(u16::MAX)) as u16;
+            if tcp::clamp_mss(self.io.umem.data_mut(&mut frame), mss) {
+                self.io.counts.add(Counter::MssClamped, 1);
+            }
+        }
+        if frame.len() <= inner_max {
+            return self.enqueue(frame, sa, hot, target);
+        }
+        match self.fragment(frame, inner_max) {
+            Fragments::Made(fragments) => {
+                fragments.into_iter().for_each(|fragment| self.enqueue(fragment, sa, hot, target));
+            }
+            Fragments::TooBig(frame) => {
+                let kind = PuntKind::FragmentationNeeded { mtu: inner_max as u16 };
+                self.io.drop_with_icmp(frame, self.ingress, DropReason::FragmentationNeeded, kind);
+            }
+            Fragments::Dropped => {}
+        }
+    }
+
+    /// The SA that serves a policy, and where its outer packets go.
+    fn tunnel(&self, policy: u32) -> Result<(&'r SaOut, &'r HotOut, &'r Target, u16), DropReason> {
+        let sa = self.shared.sas.outbound(policy, self.reader).ok_or(DropReason::NoSa)?;
+        let hot = self.shared.hot.outbound(sa.slot()).ok_or(DropReason::NoSa)?;
+        let target = self.fib.lookup(sa.peer().into()).ok_or(DropReason::NoRoute)?;
+        Ok((sa, hot, target, target.mtu()?))
+    }
+
+    /// Is the MSS clamped between the interface that the packet came in by and that of its tunnel?
+    fn clamps(&self, target: &Target) -> bool {
+        let clamp = |port| self.tables.port(port).is_some_and(|port| port.mss_clamp);
+        clamp(self.ingress) || target.port().is_some_and(clamp)
+    }
+
+    /// Makes room around an inner packet and lets it wait for the others of the batch.
+    fn enqueue(&mut self, mut frame: Frame, sa: &'r SaOut, hot: &'r HotOut, target: &'r Target) {
+        let inner_len = frame.len();
+        if frame.push_front(SaOut::FRONT).is_err() || frame.push_back(SaOut::back(inner_len)).is_err() {
+            return self.io.drop(frame, DropReason::NoHeadroom);
+        }
+        if self.sealing.is_full() {
+            self.seal();
+        }
+        self.sealing.push(Sealing { frame, inner_len, sa, hot, target });
+    }
+
+    /// Seals what waits and sends it.
+    pub(super) fn seal(&mut self) {
+        if self.sealing.is_empty() {
+            return;
+        }
+        let mut waiting = core::mem::take(&mut self.sealing);
+        // Which packets got no number or nonce, and why.
+        let mut failed: [Option<DropReason>; BURST] = [None; BURST];
+        let umem = self.io.umem;
+        let header = self.shared.hot.header();
+        let mut jobs: ArrayVec<SealJob<'_>, BURST> = ArrayVec::new();
+        let mut index = 0;
+        for run in waiting.chunk_by_mut(|a, b| core::ptr::eq(a.sa, b.sa)) {
+            let Some(Sealing { sa, hot, .. }) = run.first() else { continue };
+            let (sa, hot) = (*sa, *hot);
+            let count = run.len();
+            match sequence::take(hot, count as u32) {
+                Ok(numbers) => {
+                    let (mut packets, mut bytes) = (0, 0);
+                    for (sealing, number) in run.iter_mut().zip(numbers) {
+                        let inner_len = sealing.inner_len;
+                        let buffer = umem.data_mut(&mut sealing.frame);
+                        match self.ivs.next(header, sa.base_term()) {
+                            Ok(iv) => match sa.prepare(buffer, number, iv) {
+                                Ok(job) => {
+                                    packets += 1;
+                                    bytes += inner_len as u64;
+                                    jobs.push(job);
+                                }
+                                Err(_) => failed[index] = Some(DropReason::NoHeadroom),
+                            },
+                            Err(_) => failed[index] = Some(DropReason::TermExhausted),
+                        }
+                        index += 1;
+                    }
+                    hot.packets.fetch_add(packets, Ordering::Relaxed);
+                    hot.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    if packets != count as u64 {
+                        hot.send_errors.fetch_add(count as u64 - packets, Ordering::Relaxed);
+                    }
+                }
+                Err(_) => {
+                    failed[index..index + count].fill(Some(DropReason::SequenceExhausted));
+                    hot.send_errors.fetch_add(count as u64, Ordering::Relaxed);
+                    index += count;
+                }
+            }
+        }
+        self.provider.seal(&mut jobs);
+        self.io.counts.add(Counter::Encapsulated, jobs.len() as u64);
+        drop(jobs);
+        for (Sealing { frame, target, sa, .. }, failed) in waiting.drain(..).zip(failed) {
+            match (failed, target) {
+                (Some(reason), _) => self.io.drop(frame, reason),
+                (None, Target::Adjacency(adjacency)) => self.io.deliver(frame, adjacency),
+                (None, _) => self.wait_for_neighbour(frame, target, sa.peer().into()),
+            }
+        }
+    }
+}

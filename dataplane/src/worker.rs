@@ -1,0 +1,287 @@
+//! A worker: one thread on one core, run to completion.
+//!
+//! A round is: for each interface take back what was sent, offer free frames, receive a batch and send
+//! it on its way; then what the slow path handed back; then hand out what is queued; then announce a
+//! quiet point, at which the worker holds no reference into any snapshot. A worker without work spins a
+//! few hundred rounds and then sleeps in `poll`.
+
+use crate::any_port::AnyPort;
+use crate::counters::Counts;
+use crate::fib::PortIndex;
+use crate::pipeline::{self, Io, Pipeline, PortSlot, Shared};
+use crate::slow_path::{Punt, Return, ReturnKind};
+use crate::tables::PORTS_MAX;
+use arrayvec::ArrayVec;
+use crossbeam::channel::{Receiver, Sender};
+use crossbeam::queue::ArrayQueue;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread::Thread;
+use tandem_api::counters::{Counter, DropReason};
+use tandem_api::dataplane::Idle;
+use tandem_shm::Reader;
+use tandem_xsk::{Batch, FreeList, Port, PortStatistics, SocketConfig, Umem, XskPort};
+
+/// Rounds without work before a worker sleeps.
+const SPIN_ROUNDS: u32 = 300;
+/// Longest sleep, so that a worker shows that it lives.
+const SLEEP_MS: u16 = 100;
+/// Longest sleep while frames wait for room in a transmit ring.
+const BACKLOG_MS: u16 = 1;
+/// Punts that may wait for the slow path.
+pub const PUNTS: usize = 512;
+
+/// An order to a worker.
+pub enum Command {
+    /// Open an AF_XDP socket for an interface.
+    Open {
+        /// Number of the interface.
+        port: PortIndex,
+        /// What to open.
+        config: SocketConfig,
+        /// The socket's descriptor and whether it is zero-copy, or why not.
+        reply: Sender<anyhow::Result<(OwnedFd, bool)>>,
+    },
+    /// Close the socket of an interface.
+    Close {
+        /// Number of the interface.
+        port: PortIndex,
+        /// Said when done.
+        reply: Sender<()>,
+    },
+    /// Read the kernel's statistics of every socket.
+    Statistics {
+        /// By interface.
+        reply: Sender<Vec<(PortIndex, PortStatistics)>>,
+    },
+    /// Close everything and end.
+    Stop,
+}
+
+/// What others see of a worker.
+#[derive(Debug)]
+pub struct Link {
+    /// Rounds of its loop.
+    pub rounds: AtomicU64,
+    /// Free frames at its last sleep or look.
+    pub free_frames: AtomicU32,
+    /// Is there a command?
+    pub commanded: AtomicBool,
+    /// Wakes it from sleep.
+    pub wake: EventFd,
+    /// To the slow path.
+    pub punts: ArrayQueue<Punt>,
+    /// From the slow path; has room for every frame there is.
+    pub returns: ArrayQueue<Return>,
+    /// Memory of its frames.
+    pub umem: Arc<Umem>,
+}
+
+impl Link {
+    /// For a worker with the frames of `umem`.
+    ///
+    /// # Errors
+    /// If the kernel gives no event descriptor.
+    pub fn new(umem: Arc<Umem>) -> nix::Result<Self> {
+        Ok(Self {
+            rounds: AtomicU64::new(0),
+            free_frames: AtomicU32::new(0),
+            commanded: AtomicBool::new(false),
+            wake: EventFd::from_value_and_flags(0, nix::sys::eventfd::EfdFlags::EFD_NONBLOCK)?,
+            punts: ArrayQueue::new(PUNTS),
+            returns: ArrayQueue::new(umem.frames() as usize),
+            umem,
+        })
+    }
+
+    /// Wakes the worker, whatever it waits for.
+    pub fn wake(&self) {
+        // Full means that it has been woken already.
+        let _ = self.wake.write(1);
+    }
+}
+
+/// A worker. Everything that it touches for each packet is its own or read-only.
+pub struct Worker {
+    /// SAs, policies, routes.
+    pub shared: Arc<Shared>,
+    /// Its place among the readers of the snapshots.
+    pub reader: Reader,
+    /// What it seals and opens with.
+    pub pipeline: Pipeline,
+    /// What it counts.
+    pub counts: Counts,
+    /// What others see of it.
+    pub link: Arc<Link>,
+    /// Free frames.
+    pub free: FreeList,
+    /// Interfaces by number.
+    pub ports: Vec<Option<PortSlot>>,
+    /// Orders.
+    pub commands: Receiver<Command>,
+    /// The slow path's thread, to be woken when there is something for it.
+    pub slow_path: Option<Thread>,
+    /// What to do without work.
+    pub idle: Idle,
+}
+
+impl Worker {
+    /// Works until it is told to stop.
+    pub fn run(mut self) {
+        let mut empty_rounds = 0;
+        loop {
+            if self.link.commanded.swap(false, Ordering::Acquire) && self.obey() {
+                break;
+            }
+            let frames = self.round();
+            if frames > 0 {
+                empty_rounds = 0;
+            } else {
+                empty_rounds += 1;
+                if self.idle == Idle::Adaptive && empty_rounds > SPIN_ROUNDS {
+                    self.sleep();
+                    empty_rounds = 0;
+                } else {
+                    core::hint::spin_loop();
+                }
+            }
+        }
+        self.stop();
+    }
+
+    /// One round; returns how many frames it moved.
+    pub fn round(&mut self) -> usize {
+        let Self { shared, reader, pipeline, counts, link, free, ports, .. } = self;
+        let mut moved = 0;
+        for port in 0..ports.len() {
+            let Some(slot) = &mut ports[port] else { continue };
+            let mut batch = Batch::new();
+            moved += slot.port.reclaim(free);
+            slot.port.refill(free);
+            if slot.port.receive(&mut batch) == 0 {
+                continue;
+            }
+            moved += batch.len();
+            let io = Io { umem: &link.umem, free, ports, counts, punts: &link.punts };
+            pipeline::process(shared, reader, pipeline, io, &mut batch, port as PortIndex);
+        }
+        if !link.returns.is_empty() {
+            moved += 1;
+            let io = Io { umem: &link.umem, free, ports, counts, punts: &link.punts };
+            pipeline::resume(shared, reader, pipeline, io, &link.returns);
+        }
+        for (port, slot) in ports.iter_mut().enumerate() {
+            let Some(slot) = slot else { continue };
+            if !slot.queue.is_empty() {
+                slot.flush(port as PortIndex, counts);
+            }
+            if slot.port.transmit_pending() > 0 {
+                moved += 1;
+                counts.add(Counter::TxWakeups, u64::from(slot.port.wake_transmit()));
+            }
+            counts.add(Counter::RxWakeups, u64::from(slot.port.wake_receive()));
+        }
+        if !link.punts.is_empty()
+            && let Some(slow_path) = &self.slow_path
+        {
+            slow_path.unpark();
+        }
+        link.rounds.fetch_add(1, Ordering::Relaxed);
+        reader.quiescent();
+        moved
+    }
+
+    /// Sleeps until a packet, a returned frame or an order comes.
+    fn sleep(&mut self) {
+        let Self { reader, counts, link, free, ports, .. } = self;
+        counts.add(Counter::Sleeps, 1);
+        link.free_frames.store(free.len() as u32, Ordering::Relaxed);
+        let mut descriptors: ArrayVec<PollFd<'_>, { PORTS_MAX + 1 }> = ArrayVec::new();
+        descriptors.push(PollFd::new(link.wake.as_fd(), PollFlags::POLLIN));
+        let pollable = ports.iter().flatten().filter_map(|slot| slot.port.pollable());
+        descriptors.extend(pollable.take(PORTS_MAX).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        // What found no room in a transmit ring is tried again soon.
+        let backlog = ports.iter().flatten().any(|slot| !slot.queue.is_empty());
+        let timeout = if backlog { BACKLOG_MS } else { SLEEP_MS };
+        // Whoever has something for this worker writes to the event counter after that, so nothing is
+        // missed. An interrupted or failed poll is a short sleep.
+        let _ = reader.offline(|| poll(&mut descriptors, PollTimeout::from(timeout)));
+        // Empties the event counter; nothing in it is fine.
+        let _ = link.wake.read();
+    }
+
+    /// Carries out what was ordered; `true` if the worker is to end.
+    fn obey(&mut self) -> bool {
+        self.link.free_frames.store(self.free.len() as u32, Ordering::Relaxed);
+        while let Ok(command) = self.commands.try_recv() {
+            if self.carry_out(command) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn carry_out(&mut self, command: Command) -> bool {
+        // Whoever asked may have given up waiting: then nobody needs the answer.
+        match command {
+            Command::Open { port, config, reply } => {
+                self.close(port);
+                // This may take long (a queue that is still being taken down): hold up no publisher.
+                let (umem, free) = (&self.link.umem, &mut self.free);
+                let opened = self.reader.offline(|| XskPort::open(umem, free, &config));
+                let answer = opened.map_err(anyhow::Error::from).and_then(|opened| {
+                    let descriptor = opened.fd().try_clone_to_owned()?;
+                    let zero_copy = opened.is_zero_copy();
+                    let index = usize::from(port);
+                    while self.ports.len() <= index {
+                        self.ports.push(None);
+                    }
+                    self.ports[index] = Some(PortSlot::new(AnyPort::Xsk(opened)));
+                    Ok((descriptor, zero_copy))
+                });
+                let _ = reply.send(answer);
+            }
+            Command::Close { port, reply } => {
+                self.close(port);
+                let _ = reply.send(());
+            }
+            Command::Statistics { reply } => {
+                let statistics = self
+                    .ports
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(port, slot)| Some((port as PortIndex, slot.as_ref()?.port.statistics())))
+                    .collect();
+                let _ = reply.send(statistics);
+            }
+            Command::Stop => return true,
+        }
+        false
+    }
+
+    fn close(&mut self, port: PortIndex) {
+        if let Some(mut slot) = self.ports.get_mut(usize::from(port)).and_then(Option::take) {
+            for frame in slot.queue.drain(..) {
+                self.counts.drop(DropReason::Shutdown, 1);
+                self.free.push(frame);
+            }
+            slot.port.drain(&mut self.free);
+        }
+    }
+
+    fn stop(mut self) {
+        for port in 0..self.ports.len() {
+            self.close(port as PortIndex);
+        }
+        while let Some(Return { frame, kind }) = self.link.returns.pop() {
+            if kind != ReturnKind::Free {
+                self.counts.add(Counter::Returned, 1);
+                self.counts.drop(DropReason::Shutdown, 1);
+            }
+            self.free.push(frame);
+        }
+    }
+}
