@@ -219,7 +219,10 @@ class Maker:
                 ">HHBBH6s4s6s4s", hardware, protocol, *lengths, operation, self.ethernet[6:12],
                 self.source, bytes(6), self.destination) + bytes(18)
 
-        self.write("garbage-arp", [bad_arp(i) for i in each], ["arp_invalid", *slow])
+        # No request for a virtual address that the program could see: the kernel's to judge.
+        self.write("garbage-arp", [bad_arp(i) for i in each], ["out0.arp_other", "arp_invalid"])
+        self.ip("other-protocol", [outer(octets(0, 100), protocol=(6, 47, 51, 89, 132, 255)[i % 6]) for i in each],
+                ["out0.virtual_unhandled"])
 
         # Nothing at all: any ethertype, any octets, and IPv4 headers of chance. Where it is steered it must be
         # accounted for; under which name is chance too.

@@ -176,6 +176,7 @@ pub struct Gateway {
     label: String,
     dataplane: Option<Process>,
     control: Option<Process>,
+    dataplane_starts: u32,
 }
 
 /// Path of a built program of the project: beside this one, or in `TANDEM_BIN`.
@@ -211,6 +212,7 @@ impl Gateway {
             label: label.to_owned(),
             dataplane: None,
             control: None,
+            dataplane_starts: 0,
         };
         gateway.write_configuration()?;
         let state = gateway.folder.join("state");
@@ -245,10 +247,11 @@ impl Gateway {
     /// # Errors
     /// Where it cannot be started.
     pub fn start_dataplane(&mut self) -> Result<()> {
+        self.dataplane_starts += 1;
         self.dataplane = Some(self.namespace.start(
             &format!("dataplane-{}", self.label),
             &text(&program("tandem-dataplane")?)?,
-            &["--socket", &self.path("dataplane.sock")?, "--bpffs", &self.path("bpf")?, "--log", "debug"],
+            &["--socket", &self.path("dataplane.sock")?, "--bpffs", &self.path("bpf")?, "--log", "info,tandem_dataplane=debug"],
         )?);
         Ok(())
     }
@@ -278,6 +281,12 @@ impl Gateway {
         if let Some(mut dataplane) = self.dataplane.take() {
             dataplane.kill();
         }
+    }
+
+    /// Has the data plane been started more than once? Its sockets' statistics begin anew then.
+    #[must_use]
+    pub fn was_restarted(&self) -> bool {
+        self.dataplane_starts > 1
     }
 
     /// Do both daemons live?
@@ -350,13 +359,22 @@ impl Gateway {
             .args(arguments))
     }
 
-    /// Every SA (`show crypto ipsec sa detail`).
+    /// Every SA of every crypto map (`show crypto ipsec sa detail`).
     ///
     /// # Errors
     /// As [`Self::ctl`].
     pub fn sas(&self) -> Result<Vec<Value>> {
         let json = self.ctl(&["show", "crypto", "ipsec", "sa", "detail"])?;
-        Ok(json.as_array().or_else(|| json["sas"].as_array()).context("no list of SAs")?.clone())
+        let maps = json["maps"].as_array().with_context(|| format!("no list of crypto maps: {json}"))?;
+        let mut sas = Vec::new();
+        for map in maps {
+            for direction in ["inbound", "outbound"] {
+                sas.extend(
+                    map[direction].as_array().with_context(|| format!("no {direction} SAs: {map}"))?.clone(),
+                );
+            }
+        }
+        Ok(sas)
     }
 
     /// Every interface (`show interfaces`).
@@ -372,12 +390,22 @@ impl Gateway {
             .clone())
     }
 
-    /// Every counter (`show counters`).
+    /// Every counter (`show counters`, and the program's and sockets' of `show interfaces`).
     ///
     /// # Errors
     /// As [`Self::ctl`].
     pub fn counters(&self) -> Result<Counters> {
-        Counters::from_json(&self.ctl(&["show", "counters"])?)
+        // The interfaces first: a frame that comes in between is in no sum of theirs without being in the workers'.
+        let interfaces = self.interfaces()?;
+        let mut counters = Counters::from_json(&self.ctl(&["show", "counters"])?)?;
+        for interface in interfaces {
+            let name = interface["name"].as_str().context("an interface without name")?;
+            for (kind, all) in [("steering", &mut counters.steering), ("socket", &mut counters.socket)] {
+                let list = names(&interface[kind]).with_context(|| format!("{name} has no list `{kind}`"))?;
+                all.extend(list.into_iter().map(|(counter, value)| (format!("{name}.{counter}"), value)));
+            }
+        }
+        Ok(counters)
     }
 
     /// Does the XDP program stand on every interface?
@@ -421,6 +449,8 @@ pub struct Counters {
     pub slow_drops: BTreeMap<String, u64>,
     /// The XDP program's decisions, as `INTERFACE.NAME`.
     pub steering: BTreeMap<String, u64>,
+    /// The kernel's statistics of the AF_XDP sockets, as `INTERFACE.NAME`.
+    pub socket: BTreeMap<String, u64>,
 }
 
 impl Counters {
@@ -430,7 +460,7 @@ impl Counters {
     /// Where a list is missing.
     pub fn from_json(json: &Value) -> Result<Self> {
         let list = |name: &str| -> Result<BTreeMap<String, u64>> {
-            named(&json[name]).with_context(|| format!("show counters has no list `{name}`: {json}"))
+            names(&json[name]).with_context(|| format!("show counters has no list `{name}`: {json}"))
         };
         let mut counters = list("counters")?;
         counters.extend(list("slow")?);
@@ -438,7 +468,8 @@ impl Counters {
             counters,
             drops: list("drops")?,
             slow_drops: list("slow_drops")?,
-            steering: named(&json["steering"]).unwrap_or_default(),
+            steering: BTreeMap::new(),
+            socket: BTreeMap::new(),
         })
     }
 
@@ -452,6 +483,26 @@ impl Counters {
     #[must_use]
     pub fn dropped(&self, name: &str) -> u64 {
         self.drops.get(name).copied().unwrap_or(0)
+    }
+
+    /// The counter, drop reason or decision (`INTERFACE.NAME`) of that name.
+    #[must_use]
+    pub fn any(&self, name: &str) -> u64 {
+        self.counter(name) + self.dropped(name) + self.steering.get(name).copied().unwrap_or(0)
+    }
+
+    /// (Frames that the XDP program steered, frames that the workers received or the kernel's sockets
+    /// had to drop). Equal once traffic has come to rest, as long as the data plane has not been restarted.
+    #[must_use]
+    pub fn steered(&self) -> (u64, u64) {
+        let sum = |list: &BTreeMap<String, u64>, wanted: fn(&str) -> bool| -> u64 {
+            list.iter().filter(|(name, _)| wanted(name)).map(|(_, value)| value).sum()
+        };
+        (
+            sum(&self.steering, |name| name.contains(".steered_")),
+            self.counter("received")
+                + sum(&self.socket, |name| name.ends_with(".rx_dropped") || name.ends_with(".rx_ring_full")),
+        )
     }
 
     /// What was counted since `before`.
@@ -469,6 +520,7 @@ impl Counters {
             drops: minus(&self.drops, &before.drops),
             slow_drops: minus(&self.slow_drops, &before.slow_drops),
             steering: minus(&self.steering, &before.steering),
+            socket: minus(&self.socket, &before.socket),
         }
     }
 
@@ -506,29 +558,9 @@ impl Counters {
     }
 }
 
-/// A list of names and numbers in any of the usual forms: an object, or an array of objects with `name`
-/// and `value`, or an array of pairs.
-fn named(json: &Value) -> Option<BTreeMap<String, u64>> {
-    match json {
-        Value::Object(object) => {
-            Some(object.iter().filter_map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect())
-        }
-        Value::Array(array) => Some(
-            array
-                .iter()
-                .filter_map(|entry| match entry {
-                    Value::Object(object) => {
-                        let value =
-                            ["value", "count"].into_iter().find_map(|key| object.get(key)?.as_u64())?;
-                        Some((object.get("name")?.as_str()?.to_owned(), value))
-                    }
-                    Value::Array(pair) => Some((pair.first()?.as_str()?.to_owned(), pair.get(1)?.as_u64()?)),
-                    _ => None,
-                })
-                .collect(),
-        ),
-        _ => None,
-    }
+/// An object of names and numbers.
+fn names(json: &Value) -> Option<BTreeMap<String, u64>> {
+    json.as_object()?.iter().map(|(name, value)| Some((name.clone(), value.as_u64()?))).collect()
 }
 
 #[cfg(test)]
@@ -538,10 +570,10 @@ mod tests {
 
     fn counters(received: u64, forwarded: u64, drop: u64) -> Counters {
         Counters::from_json(&json!({
-            "counters": [{"name": "received", "value": received, "text": "t"}, {"name": "forwarded", "value": forwarded}],
-            "slow": [],
-            "drops": [{"name": "no_sa", "value": drop}],
-            "slow_drops": [],
+            "counters": {"received": received, "forwarded": forwarded},
+            "slow": {},
+            "drops": {"no_sa": drop},
+            "slow_drops": {},
         }))
         .expect("all lists are there")
     }
@@ -556,7 +588,7 @@ mod tests {
 
     #[test]
     fn a_missing_list_is_an_error_and_not_zero() {
-        assert!(Counters::from_json(&json!({"counters": [], "slow": [], "drops": []})).is_err());
+        assert!(Counters::from_json(&json!({"counters": {}, "slow": {}, "drops": {}})).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! for traffic that no policy protects, so that a protected packet in clear has nowhere to hide.
 
 use crate::capture::{Capture, Recorded};
-use crate::gateway::{CryptoMap, Gateway, Interface, Settings, StaticSa};
+use crate::gateway::{Counters, CryptoMap, Gateway, Interface, Settings, StaticSa};
 use crate::judge::{self, Expectation};
 use crate::lab::{Lab, Namespace};
 use crate::run::Run;
@@ -321,19 +321,27 @@ impl Sites {
 /// Where the counters cannot be read.
 pub fn check_balances(run: &mut Run, gateway: &Gateway) -> Result<()> {
     let name = &gateway.settings.name;
+    let balances = |counters: &Counters| {
+        let [workers, slow] = counters.balances();
+        let mut all = vec![
+            ("received + created + returned = forwarded + punted + each drop", workers),
+            ("punted = answered + resumed + held + each drop of the slow path", slow),
+        ];
+        if !gateway.was_restarted() {
+            all.push(("steered by XDP = received + dropped by the kernel's sockets", counters.steered()));
+        }
+        all
+    };
     // A frame may be in hand at the very moment of one reading, never for long.
     let mut counters = gateway.counters()?;
     for _ in 0..20 {
-        if counters.balances().iter().all(|(came, went)| came == went) {
+        if balances(&counters).iter().all(|(_, (came, went))| came == went) {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
         counters = gateway.counters()?;
     }
-    for ((came, went), what) in counters.balances().into_iter().zip([
-        "received + created + returned = forwarded + punted + each drop",
-        "punted = answered + resumed + held + each drop of the slow path",
-    ]) {
+    for (what, (came, went)) in balances(&counters) {
         run.check(
             &format!("{name}: {what}"),
             came == went,
