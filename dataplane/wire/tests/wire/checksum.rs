@@ -17,6 +17,24 @@ fn the_longest_packet_of_ones_does_not_lose_a_carry() {
     assert_eq!(Checksum::new().bytes(&[0xff; 65_535]).finish(), model::checksum(&[0xff; 65_535]));
 }
 
+#[test]
+fn an_incremental_update_carries_at_every_edge() {
+    const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
+    for rest in EDGES.iter().filter(|rest| **rest != 0) {
+        for old in EDGES {
+            for new in EDGES {
+                let octets = |word: u16| [word.to_be_bytes(), rest.to_be_bytes()].concat();
+                let before = model::checksum(&octets(old));
+                assert_eq!(
+                    update(before, old, new),
+                    model::checksum(&octets(new)),
+                    "{rest:#x} {old:#x} {new:#x}"
+                );
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn every_length_agrees_with_the_plain_model(octets in prop::collection::vec(any::<u8>(), 0..2_000)) {

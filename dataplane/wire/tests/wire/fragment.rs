@@ -89,8 +89,8 @@ fn what_cannot_be_cut_is_refused_by_its_name() {
     assert_eq!(refused(packet(vec![7, 1, 0, 0], 100), 100), PlanError::Options);
     assert_eq!(refused(packet(vec![7, 5, 0, 0], 100), 100), PlanError::Options);
     assert_eq!(refused(packet(vec![1, 1, 1, 7], 100), 100), PlanError::Options);
-    assert_eq!(refused(model::Ipv4 { offset: 65_440, ..packet(vec![], 100) }, 100), PlanError::TooLong);
-    assert!(cut(&model::Ipv4 { offset: 65_432, ..packet(vec![], 100) }.octets(), 100).is_ok());
+    assert_eq!(refused(model::Ipv4 { offset: 65_440, ..packet(vec![], 96) }, 100), PlanError::TooLong);
+    assert!(cut(&model::Ipv4 { offset: 65_440, ..packet(vec![], 95) }.octets(), 100).is_ok());
 }
 
 #[test]

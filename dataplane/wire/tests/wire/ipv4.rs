@@ -70,6 +70,18 @@ fn groups_are_told_from_hosts() {
 }
 
 #[test]
+fn an_offset_beyond_the_field_leaves_the_flags_alone() {
+    let mut octets = packet();
+    let header = ipv4::parse_mut(&mut octets).unwrap().header;
+    header.set_dont_fragment(true);
+    header.set_fragment_offset(65_536 + 23);
+    assert_eq!(
+        (header.fragment_offset(), header.dont_fragment(), header.more_fragments()),
+        (16, true, false)
+    );
+}
+
+#[test]
 fn a_ttl_of_zero_stays_zero() {
     let mut header = Header::new(&Fields {
         tos: 0,

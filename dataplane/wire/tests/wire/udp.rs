@@ -16,6 +16,14 @@ fn a_length_field_outside_of_the_payload_is_refused() {
 }
 
 #[test]
+fn a_datagram_without_a_checksum_is_accepted_and_one_with_a_wrong_one_is_not() {
+    let none = [0, 1, 0, 2, 0, 9, 0, 0, 0xaa];
+    assert!(udp::parse(&none).unwrap().checksum_ok(1, 2));
+    let wrong = [0, 1, 0, 2, 0, 9, 0, 1, 0xaa];
+    assert!(!udp::parse(&wrong).unwrap().checksum_ok(1, 2));
+}
+
+#[test]
 fn a_sum_of_zero_is_sent_as_all_ones() {
     // Data chosen so that everything adds up to 0xffff: then the complement is 0.
     let mut datagram = [0; 10];
