@@ -24,6 +24,7 @@ use tandem_api::dataplane::{
     SAS_PER_MESSAGE, SaSpec, StartSettings, Status, WorkerStatus,
 };
 use tandem_api::types::Role;
+use tandem_ebpf::Prefix;
 use tandem_shm::{Publisher, ROLE_ACTIVE, ROLE_STANDBY, StatsRegion};
 use tandem_xsk::PortStatistics;
 
@@ -212,7 +213,7 @@ impl Core {
 
     fn surroundings<'a>(
         &'a self,
-        protected: &'a [(Ipv4Addr, u8)],
+        protected: &'a [Prefix],
         own: &'a [Ipv4Addr],
     ) -> Surroundings<'a> {
         Surroundings {
@@ -450,7 +451,7 @@ fn check(config: &Config, kernel: &Kernel) -> anyhow::Result<()> {
 
 /// Remote prefixes whose traffic the programs steer: protected or discarded. Where only a bypass policy speaks,
 /// the kernel forwards by itself.
-fn protected(config: &Config) -> Vec<(Ipv4Addr, u8)> {
+fn protected(config: &Config) -> Vec<Prefix> {
     let mut prefixes: Vec<_> = config
         .policies
         .iter()
@@ -459,7 +460,8 @@ fn protected(config: &Config) -> Vec<(Ipv4Addr, u8)> {
         .collect();
     prefixes.sort_unstable();
     prefixes.dedup();
-    prefixes
+    // A length that came out of a prefix is one.
+    prefixes.into_iter().filter_map(|(address, length)| Prefix::new(address, length).ok()).collect()
 }
 
 fn own_addresses(kernel: &Kernel) -> Vec<Ipv4Addr> {

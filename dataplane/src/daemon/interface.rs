@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use tandem_api::dataplane::{Interface as Wanted, XdpMode};
 use tandem_api::types::{Mac, Side};
-use tandem_ebpf::{Attachment, Mode, Settings, SteerCounter, SteerProgram};
+use tandem_ebpf::{Mode, Prefix, Settings, SteerCounter, SteerProgram};
 use tandem_wire::ethernet::MacAddr;
 use tandem_xsk::{SocketConfig, UnicastMembership, ZeroCopy};
 
@@ -30,7 +30,6 @@ pub struct Interface {
     /// Are all its sockets zero-copy?
     pub zero_copy: bool,
     program: SteerProgram,
-    attachment: Attachment,
     membership: UnicastMembership,
     pin: PathBuf,
 }
@@ -42,7 +41,7 @@ pub struct Surroundings<'a> {
     /// Is this node active?
     pub active: bool,
     /// Remote prefixes that are protected or discarded.
-    pub protected: &'a [(Ipv4Addr, u8)],
+    pub protected: &'a [Prefix],
     /// The kernel's own addresses.
     pub own: &'a [Ipv4Addr],
     /// Frames of each worker.
@@ -75,19 +74,18 @@ impl Interface {
                 format!("cannot add {} to the addresses that {} listens to", wanted.virtual_mac, wanted.name)
             })?;
             let mode = if wanted.mode == XdpMode::Generic { Mode::Generic } else { Mode::Native };
-            let attachment = program
+            program
                 .attach(ifindex, mode, &pin)
                 .with_context(|| format!("cannot attach the XDP program to {}", wanted.name))?;
-            Ok((zero_copy, membership, attachment))
+            Ok((zero_copy, membership))
         });
         match attached {
-            Ok((zero_copy, membership, attachment)) => Ok(Self {
+            Ok((zero_copy, membership)) => Ok(Self {
                 wanted: wanted.clone(),
                 ifindex,
                 port,
                 zero_copy,
                 program,
-                attachment,
                 membership,
                 pin,
             }),
@@ -124,11 +122,10 @@ impl Interface {
 
     /// Gives the interface back: the program goes, then the sockets.
     pub fn close(self, workers: &[WorkerHandle]) {
-        let Self { wanted, attachment, program, pin, port, .. } = self;
+        let Self { wanted, program, pin, port, .. } = self;
         if let Err(error) = tandem_ebpf::detach(&pin) {
             tracing::warn!("{}: the XDP program stays attached: {error}", wanted.name);
         }
-        drop(attachment);
         drop(program);
         close_sockets(port, workers);
     }
@@ -175,7 +172,7 @@ fn settings(wanted: &Wanted, link: &Link, active: bool) -> Settings {
         },
         active,
         own_mac: link.mac.0,
-        virtual_mac: wanted.virtual_mac.0,
+        virtual_mac: Some(wanted.virtual_mac.0),
     }
 }
 
