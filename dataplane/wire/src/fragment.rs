@@ -1,6 +1,6 @@
 //! Fragmentation of IPv4 packets (RFC 791 section 2.3 and 3.2).
 //!
-//! [`plan`] cuts a packet into pieces for an MTU, [`write`] writes one of them into another buffer, and
+//! [`plan`] cuts a packet into pieces for an MTU, [`write()`] writes one of them into another buffer, and
 //! [`keep_first`] makes the packet itself the first of them, so that only the later pieces are copied.
 
 use crate::ipv4::{self, HEADER_LEN, Header, MAX_HEADER_LEN, Packet};
