@@ -8,7 +8,7 @@ mod veth;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tandem_xsk::{Batch, Error, FreeList, Port, SocketConfig, Umem, XskPort, ZeroCopy};
+use tandem_xsk::{Batch, Error, FreeList, Port, SocketConfig, Umem, UnicastMembership, XskPort, ZeroCopy};
 use veth::{Redirect, frame, in_own_namespace, ip, number_of, veth};
 
 /// Nothing here takes longer than a moment; a lost wake-up would take for ever.
@@ -443,5 +443,27 @@ fn interface_that_goes_down_loses_no_frame_and_comes_back() {
         });
         near.finish();
         far.finish();
+    });
+}
+
+/// A veth has no unicast filter, so the kernel's answer to a further address is promiscuity.
+#[test]
+fn further_address_is_heard_as_long_as_its_membership_lives() {
+    in_own_namespace(|| {
+        let (one, _) = veth("one", "two", 1);
+        let promiscuity = || {
+            let output =
+                std::process::Command::new("ip").args(["-d", "link", "show", "one"]).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let (_, count) = text.split_once("promiscuity ").expect("ip shows the promiscuity");
+            count.split_whitespace().next().unwrap().parse::<u32>().unwrap()
+        };
+        assert_eq!(promiscuity(), 0);
+        let membership = UnicastMembership::join(one, [0, 0, 0x0c, 7, 0xac, 1]).unwrap();
+        assert_eq!(promiscuity(), 1);
+        drop(membership);
+        until_done(|| promiscuity() == 0);
+        let error = UnicastMembership::join(9999, [0, 0, 0x0c, 7, 0xac, 1]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
     });
 }
