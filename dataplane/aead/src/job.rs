@@ -1,7 +1,5 @@
 //! The work that a burst is made of.
 
-use arrayvec::ArrayVec;
-
 use crate::Key;
 
 /// Octets of the nonce of every algorithm here: salt (4) and explicit IV (8) of RFC 4106 section 4.
@@ -16,38 +14,43 @@ pub const MAX_SEGMENTS: usize = 4;
 pub const MAX_GATHERED: usize = MAX_SEGMENTS * 4096;
 
 /// The text of one packet: 1 to [`MAX_SEGMENTS`] pieces of memory, in order (a jumbo frame arrives in three).
-pub struct Segments<'a> {
-    slices: ArrayVec<&'a mut [u8], MAX_SEGMENTS>,
+pub struct Segments<'a>(Pieces<'a>);
+
+enum Pieces<'a> {
+    One(&'a mut [u8]),
+    Several([&'a mut [u8]; MAX_SEGMENTS], u8),
 }
 
 impl<'a> Segments<'a> {
     /// A text in one piece, of any length; the fast path.
     #[inline]
     pub fn one(text: &'a mut [u8]) -> Self {
-        let mut slices = ArrayVec::new();
-        slices.push(text);
-        Segments { slices }
+        Segments(Pieces::One(text))
     }
 
     /// A text in several pieces, empty ones allowed. `None` without a piece, with more than [`MAX_SEGMENTS`],
     /// and where several hold more than [`MAX_GATHERED`] octets together.
     pub fn from_slices(pieces: impl IntoIterator<Item = &'a mut [u8]>) -> Option<Self> {
-        let mut slices = ArrayVec::new();
+        let mut slices: [&'a mut [u8]; MAX_SEGMENTS] = Default::default();
+        let mut count = 0;
         for piece in pieces {
-            slices.try_push(piece).ok()?;
+            *slices.get_mut(count)? = piece;
+            count += 1;
         }
-        let segments = Segments { slices };
-        match segments.slices.len() {
+        match count {
             0 => None,
-            1 => Some(segments),
-            _ => (segments.len() <= MAX_GATHERED).then_some(segments),
+            1 => Some(Segments::one(std::mem::take(&mut slices[0]))),
+            _ => {
+                let segments = Segments(Pieces::Several(slices, count as u8));
+                (segments.len() <= MAX_GATHERED).then_some(segments)
+            }
         }
     }
 
     /// Octets of all segments together.
     #[inline]
     pub fn len(&self) -> usize {
-        self.slices.iter().map(|slice| slice.len()).sum()
+        self.iter().map(<[u8]>::len).sum()
     }
 
     /// Whether there is no octet of text.
@@ -59,21 +62,29 @@ impl<'a> Segments<'a> {
     /// The segments in order.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.slices.iter().map(|slice| &**slice)
+        let slices = match &self.0 {
+            Pieces::One(text) => std::slice::from_ref(text),
+            Pieces::Several(slices, count) => &slices[..usize::from(*count)],
+        };
+        slices.iter().map(|slice| &**slice)
     }
 
     /// The segments in order, to be written.
     #[inline]
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        self.slices.iter_mut().map(|slice| &mut **slice)
+        let slices = match &mut self.0 {
+            Pieces::One(text) => std::slice::from_mut(text),
+            Pieces::Several(slices, count) => &mut slices[..usize::from(*count)],
+        };
+        slices.iter_mut().map(|slice| &mut **slice)
     }
 
     /// The text where it is in one piece.
     #[inline]
     pub(crate) fn contiguous(&mut self) -> Option<&mut [u8]> {
-        match self.slices.as_mut_slice() {
-            [text] => Some(text),
-            _ => None,
+        match &mut self.0 {
+            Pieces::One(text) => Some(text),
+            Pieces::Several(..) => None,
         }
     }
 }

@@ -55,3 +55,68 @@ const fn combine(outer: u8, inner: u8) -> Option<u8> {
         (_, inner) => Some(inner),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(tos: u8) -> [u8; 20] {
+        let fields = ipv4::Fields {
+            tos,
+            total_length: 20,
+            identification: 0xfeed,
+            dont_fragment: false,
+            ttl: 9,
+            protocol: 17,
+            source: [10, 1, 0, 2].into(),
+            destination: [10, 2, 0, 2].into(),
+        };
+        *ipv4::Header::new(&fields).octets()
+    }
+
+    #[test]
+    fn fields_combine_as_in_figure_4_of_rfc_6040() {
+        // Rows: inner; columns: outer Not-ECT, ECT(0), ECT(1), CE.
+        let figure = [
+            (NOT_ECT, [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), None]),
+            (ECT_0, [Some(ECT_0), Some(ECT_0), Some(ECT_1), Some(CE)]),
+            (ECT_1, [Some(ECT_1), Some(ECT_1), Some(ECT_1), Some(CE)]),
+            (CE, [Some(CE), Some(CE), Some(CE), Some(CE)]),
+        ];
+        for (inner, row) in figure {
+            for (outer, expected) in [NOT_ECT, ECT_0, ECT_1, CE].into_iter().zip(row) {
+                // The DSCP of neither header matters, and the inner one stays.
+                for (outer_dscp, inner_dscp) in [(0, 0), (0xb8, 0x28), (0xfc, 0xfc)] {
+                    let before = packet(inner_dscp | inner);
+                    let mut after = before;
+                    let result = decapsulate(outer_dscp | outer, &mut after);
+                    match expected {
+                        Some(field) => {
+                            assert_eq!(result, Ok(()));
+                            assert_eq!(after, packet(inner_dscp | field), "{inner:02b} in {outer:02b}");
+                        }
+                        None => {
+                            assert_eq!(result, Err(DecapsulateError::CongestionExperienced));
+                            assert_eq!(after, before);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_stays_wrong() {
+        let mut inner = packet(ECT_0);
+        inner[10] ^= 0x40;
+        assert_eq!(decapsulate(CE, &mut inner), Ok(()));
+        assert!(!ipv4::header_checksum_ok(&inner));
+    }
+
+    #[test]
+    fn what_is_shorter_than_a_header_is_refused() {
+        for len in 0..20 {
+            assert_eq!(decapsulate(CE, &mut vec![0xff; len]), Err(DecapsulateError::Truncated));
+        }
+    }
+}

@@ -77,3 +77,52 @@ impl fmt::Display for Spi {
         write!(f, "{:#010x}", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn parts_lie_where_the_scheme_says() {
+        let spi = Spi::new(1, 3, 5).expect("within the scheme");
+        assert_eq!(spi.get(), 0x8030_0005);
+        assert_eq!((spi.node(), spi.generation(), spi.slot()), (1, 3, 5));
+        assert_eq!((spi.to_string(), format!("{spi:?}")), ("0x80300005".into(), "Spi(0x80300005)".into()));
+    }
+
+    #[test]
+    fn what_the_scheme_cannot_hold_is_refused() {
+        for (node, generation, slot) in
+            [(2, 1, 0), (0, 0, 0), (1, 0, 0), (0, GENERATIONS + 1, 0), (0, 1, SLOTS)]
+        {
+            assert_eq!(Spi::new(node, generation, slot), None);
+        }
+        for foreign in [0, 1, 255, 0x1001, 0x000f_ffff, 0x8000_0000, 0x800f_ffff] {
+            assert_eq!(Spi::from_u32(foreign), None, "{foreign:#x}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_spi_is_read_as_it_was_made(node in 0..=1u8, generation in 1..=GENERATIONS, slot in 0..SLOTS) {
+            let spi = Spi::new(node, generation, slot).expect("within the scheme");
+            prop_assert_eq!((spi.node(), spi.generation(), spi.slot()), (node, generation, slot));
+            prop_assert!(spi.get() >= 256);
+            prop_assert_eq!(Spi::from_u32(spi.get()), Some(spi));
+        }
+    }
+
+    #[test]
+    fn a_slot_has_all_generations_before_one_comes_again() {
+        let first = Spi::new(1, 2000, 77).expect("within the scheme");
+        let mut spi = first;
+        let mut seen = std::collections::HashSet::new();
+        while seen.insert(spi) {
+            assert_eq!((spi.node(), spi.slot()), (1, 77));
+            spi = spi.next();
+        }
+        assert_eq!(spi, first);
+        assert_eq!(seen.len(), usize::from(GENERATIONS));
+    }
+}

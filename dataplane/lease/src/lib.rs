@@ -1,1 +1,13 @@
 //! Terms and the term file, without I/O.
+//!
+//! A term is the number of a reign (`failover.md` F1, F2): a node that starts with new hot state, or that
+//! takes over, takes a term that was never used before by either node of its pair, because the nonce of
+//! every AEAD packet carries it. So terms are written down before they are used. [`TermFile`] is what is
+//! on disk; the caller writes it (to a temporary file, fsync, rename, fsync of the directory) and only
+//! then uses the term that came with it.
+
+mod file;
+mod term;
+
+pub use file::{DecodeError, FILE_MAX, Pool, TermFile, Terms};
+pub use term::{NodeNumber, TermError};

@@ -269,6 +269,10 @@ fn start_core(
 fn detach_pins(bpffs: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(bpffs)? {
         let path = entry?.path();
+        // The kernel puts files of its own into a BPF file system.
+        if path.extension().is_some_and(|extension| extension == "debug") {
+            continue;
+        }
         tandem_ebpf::detach(&path).with_context(|| format!("cannot detach {}", path.display()))?;
     }
     Ok(())

@@ -1,0 +1,173 @@
+//! Every interleaving of cores that share an anti-replay window (F7), and the two mutants that rule names: a
+//! window with clearing, before or after the top. The model checker passes the window and finds the mutants.
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::thread;
+use tandem_esp::window::{self, AtomicWord, BLOCK, Verdict};
+
+/// Two words: every second block displaces the one before last.
+const WORDS: usize = 2;
+
+struct Word(AtomicU64);
+
+impl AtomicWord for Word {
+    fn load_acquire(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
+        self.0.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Release);
+    }
+}
+
+/// A window as the tests use it.
+trait AntiReplay: Send + Sync + 'static {
+    fn new() -> Self;
+    fn accept(&self, sequence: u64) -> Verdict;
+}
+
+struct Window {
+    top: Word,
+    words: [Word; WORDS],
+}
+
+impl AntiReplay for Window {
+    fn new() -> Self {
+        Window { top: Word(AtomicU64::new(0)), words: [Word(AtomicU64::new(0)), Word(AtomicU64::new(0))] }
+    }
+
+    fn accept(&self, sequence: u64) -> Verdict {
+        let checked = window::check(&self.top, &self.words, sequence);
+        let accepted = window::accept(&self.top, &self.words, sequence);
+        if checked != Verdict::Fresh {
+            assert_ne!(accepted, Verdict::Fresh, "what was refused stays refused");
+        }
+        accepted
+    }
+}
+
+/// The window that F7 replaces: plain bits, and words cleared when the top enters their block.
+struct Clearing<const BEFORE_THE_TOP: bool> {
+    top: AtomicU64,
+    words: [AtomicU64; WORDS],
+}
+
+impl<const BEFORE_THE_TOP: bool> AntiReplay for Clearing<BEFORE_THE_TOP> {
+    fn new() -> Self {
+        Clearing { top: AtomicU64::new(0), words: [AtomicU64::new(0), AtomicU64::new(0)] }
+    }
+
+    fn accept(&self, sequence: u64) -> Verdict {
+        let word = &self.words[(sequence / BLOCK) as usize % WORDS];
+        let top = self.top.load(Ordering::SeqCst);
+        if sequence + window::covered(WORDS) <= top {
+            return Verdict::TooOld;
+        }
+        let enters = sequence / BLOCK > top / BLOCK;
+        if enters && BEFORE_THE_TOP {
+            word.store(0, Ordering::SeqCst);
+        }
+        self.top.fetch_max(sequence, Ordering::SeqCst);
+        if enters && !BEFORE_THE_TOP {
+            word.store(0, Ordering::SeqCst);
+        }
+        match word.fetch_or(1 << (sequence % BLOCK), Ordering::SeqCst) >> (sequence % BLOCK) & 1 {
+            0 => Verdict::Fresh,
+            _ => Verdict::Replayed,
+        }
+    }
+}
+
+/// Two cores accept these numbers, after `before` were accepted; then all of them come once more. In every
+/// interleaving, each number is accepted at most once, and the top is the highest that was.
+fn explore<W: AntiReplay>(before: &'static [u64], cores: [&'static [u64]; 2]) {
+    loom::model(move || {
+        let window = Arc::new(W::new());
+        let mut accepted = Vec::new();
+        for sequence in before {
+            if window.accept(*sequence) == Verdict::Fresh {
+                accepted.push(*sequence);
+            }
+        }
+        let run = |window: Arc<W>, numbers: &'static [u64]| {
+            move || -> Vec<u64> {
+                numbers.iter().copied().filter(|number| window.accept(*number) == Verdict::Fresh).collect()
+            }
+        };
+        let other = thread::spawn(run(Arc::clone(&window), cores[1]));
+        accepted.extend(run(Arc::clone(&window), cores[0])());
+        accepted.extend(other.join().expect("the core finishes"));
+        for sequence in before.iter().chain(cores.iter().flat_map(|numbers| numbers.iter())) {
+            if window.accept(*sequence) == Verdict::Fresh {
+                accepted.push(*sequence);
+            }
+        }
+        accepted.sort_unstable();
+        assert!(accepted.windows(2).all(|pair| pair[0] != pair[1]), "accepted twice");
+    });
+}
+
+/// Two cores accept these numbers at once; exactly those of `fresh` are accepted in every interleaving.
+fn exactly(before: &'static [u64], cores: [&'static [u64]; 2], fresh: &'static [u64]) {
+    loom::model(move || {
+        let window = Arc::new(Window::new());
+        before.iter().for_each(|sequence| assert_eq!(window.accept(*sequence), Verdict::Fresh));
+        let run = |window: Arc<Window>, numbers: &'static [u64]| {
+            move || -> Vec<u64> {
+                numbers.iter().copied().filter(|number| window.accept(*number) == Verdict::Fresh).collect()
+            }
+        };
+        let other = thread::spawn(run(Arc::clone(&window), cores[1]));
+        let mut accepted = run(Arc::clone(&window), cores[0])();
+        accepted.extend(other.join().expect("the core finishes"));
+        accepted.sort_unstable();
+        assert_eq!(accepted, fresh);
+        let top = window.top.load_acquire();
+        assert_eq!(Some(&top), fresh.last(), "the top is the highest");
+    });
+}
+
+#[test]
+fn one_number_on_two_cores_is_fresh_exactly_once() {
+    exactly(&[], [&[5], &[5]], &[5]);
+    exactly(&[3], [&[5], &[5]], &[5]);
+    exactly(&[3], [&[5, 6], &[6, 5]], &[5, 6]);
+}
+
+#[test]
+fn two_numbers_that_enter_a_block_together_are_both_kept() {
+    exactly(&[1], [&[2 * BLOCK], &[2 * BLOCK + 1]], &[2 * BLOCK, 2 * BLOCK + 1]);
+    exactly(&[1], [&[BLOCK, BLOCK], &[BLOCK + 1]], &[BLOCK, BLOCK + 1]);
+}
+
+/// A block displaces an old one on one core, while the other core sees numbers of both again.
+const TURNOVER: (&[u64], [&[u64]; 2]) = (&[1], [&[2 * BLOCK], &[1, 2 * BLOCK + 1]]);
+/// Two blocks of the same word are entered at once.
+const OVERTAKING: (&[u64], [&[u64]; 2]) = (&[1], [&[2 * BLOCK, 1], &[4 * BLOCK, 2 * BLOCK]]);
+
+#[test]
+fn turnover_of_a_block_accepts_nothing_twice() {
+    explore::<Window>(TURNOVER.0, TURNOVER.1);
+}
+
+#[test]
+fn overtaken_block_accepts_nothing_twice() {
+    explore::<Window>(OVERTAKING.0, OVERTAKING.1);
+}
+
+#[test]
+#[should_panic(expected = "accepted twice")]
+fn mutant_cleared_before_the_top_is_found() {
+    explore::<Clearing<true>>(TURNOVER.0, TURNOVER.1);
+}
+
+#[test]
+#[should_panic(expected = "accepted twice")]
+fn mutant_cleared_after_the_top_is_found() {
+    explore::<Clearing<false>>(TURNOVER.0, TURNOVER.1);
+}

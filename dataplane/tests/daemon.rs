@@ -1,0 +1,317 @@
+//! The real daemon in a network namespace, spoken to as the control process does. Needs root.
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
+    socket_with,
+};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tandem_api::counters::{DropReason, SlowCounter};
+use tandem_api::dataplane::*;
+use tandem_api::types::{Direction, KeyFingerprint, KeyMaterial, Mac, Role, Selector, Side, Transform};
+
+/// A gateway namespace with one veth to a host namespace. Removed on drop.
+struct Lab {
+    name: String,
+    folder: tempfile::TempDir,
+}
+
+fn run(command: &str) -> bool {
+    let status = Command::new("sh").args(["-c", command]).stdout(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+impl Lab {
+    fn new(name: &str) -> Self {
+        let name = format!("td{}{name}", std::process::id());
+        let lab = Self { folder: tempfile::tempdir().unwrap(), name };
+        let n = &lab.name;
+        for command in [
+            format!("ip netns add {n}g"),
+            format!("ip netns add {n}h"),
+            format!("ip link add in0 netns {n}g type veth peer name h0 netns {n}h"),
+            format!("ip -n {n}g link set lo up"),
+            format!("ip -n {n}g addr add 10.1.0.2/24 dev in0"),
+            format!("ip -n {n}g link set in0 up"),
+            format!("ip -n {n}h addr add 10.1.0.10/24 dev h0"),
+            format!("ip -n {n}h link set h0 up"),
+            format!("ip netns exec {n}h ethtool -K h0 tx off"),
+            // `ip netns exec` gives each process a mount namespace of its own: a BPF file system that is
+            // to outlive the daemon must be there before.
+            format!("mkdir {bpf} && mount -t bpf bpf {bpf}", bpf = lab.bpffs().display()),
+        ] {
+            assert!(run(&command), "{command} (these tests need root, iproute2 and ethtool)");
+        }
+        lab
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("dataplane.sock")
+    }
+
+    fn bpffs(&self) -> PathBuf {
+        self.folder.path().join("bpf")
+    }
+
+    fn has_program(&self) -> bool {
+        run(&format!("ip -n {}g link show in0 | grep -q prog/xdp", self.name))
+    }
+
+    fn start(&self) -> Daemon {
+        let child = Command::new("ip")
+            .args(["netns", "exec", &format!("{}g", self.name), env!("CARGO_BIN_EXE_tandem-dataplane")])
+            .arg("--socket")
+            .arg(self.socket())
+            .arg("--bpffs")
+            .arg(self.bpffs())
+            .spawn()
+            .unwrap();
+        Daemon(child)
+    }
+
+    fn ping(&self, address: &str) -> bool {
+        // What an earlier ping could not resolve must not spoil this one.
+        run(&format!("ip -n {}h neigh flush dev h0", self.name));
+        run(&format!("ip netns exec {}h ping -c 3 -i 0.1 -W 2 {address}", self.name))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for side in ["g", "h"] {
+            run(&format!("ip netns del {}{side}", self.name));
+        }
+        run(&format!("umount {}", self.bpffs().display()));
+    }
+}
+
+struct Daemon(Child);
+
+impl Daemon {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// As the control process speaks.
+struct Control {
+    socket: OwnedFd,
+    next: u64,
+}
+
+impl Control {
+    fn connect(path: &Path) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let socket =
+                socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+            if connect(&socket, &SocketAddrUnix::new(path).unwrap()).is_ok() {
+                return Self { socket, next: 1 };
+            }
+            assert!(Instant::now() < deadline, "the daemon does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ask(&mut self, body: Body, attach: Option<&OwnedFd>) -> (Result<Reply, Refusal>, Option<OwnedFd>) {
+        let id = self.next;
+        self.next += 1;
+        let message = encode(&Request { id, body }).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors: Vec<_> = attach.iter().map(|fd| fd.as_fd()).collect();
+        if !descriptors.is_empty() {
+            assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        }
+        sendmsg(&self.socket, &[IoSlice::new(&message)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+        let mut buffer = vec![0; MESSAGE_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received =
+            recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, RecvFlags::empty())
+                .unwrap();
+        let mut attached = None;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                attached = descriptors.next();
+            }
+        }
+        let answer: Answer = decode(&buffer[..received.bytes]).unwrap();
+        assert_eq!(answer.id, id);
+        (answer.result, attached)
+    }
+
+    fn hello(&mut self, hot: Option<&OwnedFd>) -> (Hello, OwnedFd) {
+        let body = Body::Hello { version: VERSION, start: start_settings() };
+        match self.ask(body, hot) {
+            (Ok(Reply::Hello(hello)), Some(hot)) => (hello, hot),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn done(&mut self, body: Body) {
+        let (answer, _) = self.ask(body, None);
+        assert!(matches!(answer, Ok(Reply::Done)), "{answer:?}");
+    }
+
+    fn status(&mut self) -> Status {
+        match self.ask(Body::Status, None).0 {
+            Ok(Reply::Status(status)) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn install(&mut self, generation: u64) -> (u32, u32, u32) {
+        match self.ask(Body::InstallSas { generation, sas: vec![sa()] }, None).0 {
+            Ok(Reply::Installed { new, resumed, unchanged }) => (new, resumed, unchanged),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn start_settings() -> StartSettings {
+    StartSettings { workers: 1, max_sas: 64, frames: 4096, aead: "auto".into(), idle: Idle::Adaptive }
+}
+
+fn selector() -> Selector {
+    Selector { local: "10.1.0.0/24".parse().unwrap(), remote: "10.2.0.0/24".parse().unwrap() }
+}
+
+fn config(interface: &str) -> Body {
+    Body::Configure(Box::new(Config {
+        interfaces: vec![Interface {
+            name: interface.into(),
+            side: Side::Inside,
+            virtual_addresses: vec!["10.1.0.1/24".parse().unwrap()],
+            virtual_mac: Mac([0, 0, 0x0c, 0x9f, 0xf0, 1]),
+            queues: 1,
+            mode: XdpMode::Native,
+            mss_clamp: false,
+        }],
+        policies: vec![Policy {
+            name: "b".into(),
+            priority: 1,
+            selector: selector(),
+            action: PolicyAction::Protect { policy: 0 },
+        }],
+    }))
+}
+
+fn sa() -> SaSpec {
+    SaSpec {
+        direction: Direction::Outbound,
+        spi: 0x2001,
+        policy: 0,
+        selectors: vec![selector()],
+        local: "192.0.2.1".parse().unwrap(),
+        peer: "192.0.2.2".parse().unwrap(),
+        transform: Transform::Aes128gcm16,
+        key: KeyMaterial::new(vec![7; 20]),
+        fingerprint: KeyFingerprint(99),
+        base_term: 0,
+        map: "b".into(),
+    }
+}
+
+#[test]
+fn the_virtual_address_answers_arp_and_ping_and_what_is_protected_is_counted_as_such() {
+    let lab = Lab::new("a");
+    let _daemon = lab.start();
+    let mut control = Control::connect(&lab.socket());
+    let (hello, _hot) = control.hello(None);
+    assert_eq!((hello.hot_state, hello.term, hello.role), (HotStateOrigin::Fresh, 0, Role::Standby));
+    control.done(config("in0"));
+    assert!(!lab.ping("10.1.0.1"), "a standby is silent");
+    control.done(Body::SetRole { role: Role::Active, term: 2 });
+    assert!(lab.ping("10.1.0.1"));
+    assert!(lab.ping("10.1.0.2"), "the kernel's own address is left to the kernel");
+    run(&format!("ip -n {}h route add 10.2.0.0/24 via 10.1.0.1", lab.name));
+    assert!(!lab.ping("10.2.0.9"));
+    let status = control.status();
+    assert_eq!(status.counters.dropped(DropReason::NoSa), 3);
+    assert_eq!(status.counters.slow(SlowCounter::EchoReplies), 3);
+    assert!(status.counters.slow(SlowCounter::ArpReplies) >= 1);
+    assert_eq!(status.interfaces[0].driver, "veth");
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let lab = Lab::new("b");
+    let _daemon = lab.start();
+    let mut control = Control::connect(&lab.socket());
+    control.hello(None);
+    control.done(config("in0"));
+    control.done(Body::SetRole { role: Role::Active, term: 4 });
+    let refused = control.ask(config("eth7"), None).0.unwrap_err();
+    assert!(refused.reason.contains("eth7") && refused.reason.contains("in0"), "{refused}");
+    let refused = control.ask(Body::SetRole { role: Role::Active, term: 2 }, None).0.unwrap_err();
+    assert!(refused.reason.contains("below the present one"), "{refused}");
+    let mut wrong = sa();
+    wrong.key = KeyMaterial::new(vec![7; 36]);
+    let refused = control.ask(Body::InstallSas { generation: 1, sas: vec![wrong] }, None).0.unwrap_err();
+    assert!(refused.reason.contains("36 octets"), "{refused}");
+    let other = StartSettings { workers: 2, ..start_settings() };
+    let refused = control.ask(Body::Hello { version: VERSION, start: other }, None).0.unwrap_err();
+    assert!(refused.reason.contains("workers is 1, wanted 2"), "{refused}");
+    assert!(lab.ping("10.1.0.1"));
+}
+
+#[test]
+fn a_control_process_that_dies_and_returns_finds_its_sas_untouched() {
+    let lab = Lab::new("c");
+    let _daemon = lab.start();
+    let mut control = Control::connect(&lab.socket());
+    control.hello(None);
+    control.done(config("in0"));
+    control.done(Body::SetRole { role: Role::Active, term: 2 });
+    assert_eq!(control.install(1), (1, 0, 0));
+    drop(control);
+    assert!(lab.ping("10.1.0.1"), "traffic goes on without a control process");
+    let mut control = Control::connect(&lab.socket());
+    let (hello, _hot) = control.hello(None);
+    assert_eq!((hello.generation, hello.term, hello.role), (1, 2, Role::Active));
+    control.done(config("in0"));
+    assert_eq!(control.install(2), (0, 0, 1));
+    let swept = control.ask(Body::SweepSas { generation: 2 }, None).0;
+    assert!(matches!(swept, Ok(Reply::Swept(0))), "{swept:?}");
+    assert!(lab.ping("10.1.0.1"));
+}
+
+#[test]
+fn a_killed_data_plane_fails_closed_and_its_successor_goes_on_with_the_same_numbers() {
+    let lab = Lab::new("d");
+    let mut daemon = lab.start();
+    let mut control = Control::connect(&lab.socket());
+    let (_, hot) = control.hello(None);
+    control.done(config("in0"));
+    control.done(Body::SetRole { role: Role::Active, term: 2 });
+    assert_eq!(control.install(1), (1, 0, 0));
+    daemon.kill();
+    assert!(lab.has_program(), "the pinned program outlives the process");
+    assert!(!lab.ping("10.1.0.1"), "nobody answers for the virtual address");
+    assert!(lab.ping("10.1.0.2"), "all else passes");
+    let _successor = lab.start();
+    let mut control = Control::connect(&lab.socket());
+    let (hello, _hot) = control.hello(Some(&hot));
+    assert_eq!((hello.hot_state, hello.term), (HotStateOrigin::Adopted, 2));
+    control.done(config("in0"));
+    assert_eq!(control.install(2), (0, 1, 0), "known key, known numbers");
+    assert!(lab.ping("10.1.0.1"));
+    control.done(Body::Detach);
+    assert!(!lab.has_program());
+    assert!(!lab.ping("10.1.0.1"));
+    assert!(lab.ping("10.1.0.2"));
+}
