@@ -22,6 +22,7 @@ pub fn mount_bpffs(folder: &Path) -> Result<bool, Error> {
         return Ok(false);
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("bpf"), folder, Some("bpf"), flags, Some("mode=0700")).map_err(|errno| failed(errno.into()))?;
+    mount(Some("bpf"), folder, Some("bpf"), flags, Some("mode=0700"))
+        .map_err(|errno| failed(errno.into()))?;
     Ok(true)
 }

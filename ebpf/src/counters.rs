@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn the_list_is_that_of_the_program() {
-        let mut ours: Vec<String> = SteerCounter::ALL.iter().map(|counter| counter.name().to_owned()).collect();
+        let mut ours: Vec<String> =
+            SteerCounter::ALL.iter().map(|counter| counter.name().to_owned()).collect();
         ours.push("counters".to_owned());
         assert_eq!(ours, in_c());
         assert_eq!(SteerCounter::ALL.last().map(|last| *last as usize + 1), Some(SteerCounter::COUNT));
@@ -113,7 +114,8 @@ mod tests {
             assert!(rank(pair[0]) <= rank(pair[1]), "{} stands before {}", pair[0].name(), pair[1].name());
         }
         let header = include_str!("bpf/counters.h");
-        for (constant, outcome) in [("FIRST_STEERED", Outcome::Steered), ("FIRST_DROPPED", Outcome::Dropped)] {
+        for (constant, outcome) in [("FIRST_STEERED", Outcome::Steered), ("FIRST_DROPPED", Outcome::Dropped)]
+        {
             let first = SteerCounter::ALL.iter().find(|counter| counter.outcome() == outcome).expect("one");
             let line = format!("#define STEER_{constant} STEER_{}", first.name().to_uppercase());
             assert!(header.lines().any(|present| present == line), "{line}");

@@ -131,7 +131,9 @@ pub enum Error {
     #[error("the kernel has no XDP links, which are needed to pin the program (Linux 5.9 or later)")]
     NoXdpLinks,
     /// The link could not be pinned.
-    #[error("the program could not be pinned at {pin}: {reason} (the folder must be on a BPF file system of its own)")]
+    #[error(
+        "the program could not be pinned at {pin}: {reason} (the folder must be on a BPF file system of its own)"
+    )]
     Pin {
         /// The pin.
         pin: PathBuf,

@@ -102,7 +102,8 @@ pub(crate) fn attach(
 }
 
 fn replace(program: &mut Xdp, pin: &Path, present: Attachment) -> Result<Attachment, Error> {
-    let replacing = |source: ProgramError| Error::Program { operation: "replacing", source: Box::new(source) };
+    let replacing =
+        |source: ProgramError| Error::Program { operation: "replacing", source: Box::new(source) };
     let link = PinnedLink::from_pin(pin).map_err(|_| Error::NotALink(pin.to_owned()))?;
     let link = XdpLink::try_from(FdLink::from(link)).map_err(|_| Error::NotALink(pin.to_owned()))?;
     let id = program.attach_to_link(link).map_err(replacing)?;
@@ -133,12 +134,8 @@ fn open(pin: &Path) -> Result<Option<(OwnedFd, Attachment)>, Error> {
         return Err(Error::NotALink(pin.to_owned()));
     }
     let info = sys::link_info(link.as_fd()).map_err(pin_access("reading", pin))?;
-    let attachment = Attachment {
-        link_id: info.id,
-        program_id: info.program_id,
-        ifindex: info.ifindex,
-        replaced: None,
-    };
+    let attachment =
+        Attachment { link_id: info.id, program_id: info.program_id, ifindex: info.ifindex, replaced: None };
     Ok(Some((link, attachment)))
 }
 
@@ -154,9 +151,7 @@ fn explain(error: ProgramError, ifindex: u32, mode: Mode) -> Error {
         return Error::Occupied { ifindex, program_id, mode: place.to_string() };
     }
     let hint = match errno {
-        Some(libc::EOPNOTSUPP) if mode == Mode::Native => {
-            "; the driver has no native XDP: use generic mode"
-        }
+        Some(libc::EOPNOTSUPP) if mode == Mode::Native => "; the driver has no native XDP: use generic mode",
         Some(libc::EINVAL | libc::ERANGE) => {
             "; look at the kernel log, and at the MTU (a frame must fit one page) and the number of queues"
         }

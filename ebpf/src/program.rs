@@ -297,8 +297,7 @@ fn reconcile(
 ) -> Result<(), Error> {
     let wanted: HashSet<[u8; 4]> = addresses.iter().map(|address| address.octets()).collect();
     check_room(name, wanted.len(), limit)?;
-    let present: HashSet<[u8; 4]> =
-        map.keys().collect::<Result<_, _>>().map_err(map_error(name, "read"))?;
+    let present: HashSet<[u8; 4]> = map.keys().collect::<Result<_, _>>().map_err(map_error(name, "read"))?;
     for address in wanted.difference(&present) {
         map.insert(address, PRESENT, 0).map_err(map_error(name, "written"))?;
     }
