@@ -96,6 +96,8 @@ pub(crate) struct Report<'s> {
     source: &'s Source,
     raw: Vec<RawFinding>,
     secrets: Vec<Range<usize>>,
+    /// Where each line starts.
+    lines: Vec<usize>,
 }
 
 struct RawFinding {
@@ -107,7 +109,9 @@ struct RawFinding {
 
 impl<'s> Report<'s> {
     pub fn new(source: &'s Source) -> Self {
-        Self { source, raw: Vec::new(), secrets: Vec::new() }
+        let ends = source.text().bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Self { source, raw: Vec::new(), secrets: Vec::new(), lines }
     }
 
     /// Notes an error at `span` of the text.
@@ -128,7 +132,7 @@ impl<'s> Report<'s> {
 
     /// Line of a place in the text, from 1 on.
     pub fn line_of(&self, offset: usize) -> usize {
-        line_number(self.source.text(), offset)
+        line_number(&self.lines, offset)
     }
 
     pub fn is_clean(&self) -> bool {
@@ -138,17 +142,17 @@ impl<'s> Report<'s> {
     pub fn finish(mut self) -> Findings {
         self.raw.sort_by_key(|raw| raw.span.start);
         let text = self.source.text();
-        let secrets = &self.secrets;
-        let findings = self.raw.into_iter().map(|raw| render(text, secrets, raw)).collect();
+        let (lines, secrets) = (&self.lines, &self.secrets);
+        let findings = self.raw.into_iter().map(|raw| render(text, lines, secrets, raw)).collect();
         Findings { name: self.source.name.clone(), findings }
     }
 }
 
-fn line_number(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+fn line_number(lines: &[usize], offset: usize) -> usize {
+    lines.partition_point(|start| *start <= offset)
 }
 
-fn render(text: &str, secrets: &[Range<usize>], raw: RawFinding) -> Finding {
+fn render(text: &str, lines: &[usize], secrets: &[Range<usize>], raw: RawFinding) -> Finding {
     let start = floor_boundary(text, raw.span.start);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
@@ -164,7 +168,7 @@ fn render(text: &str, secrets: &[Range<usize>], raw: RawFinding) -> Finding {
     let caret = before - from;
     let room = excerpt.chars().count().saturating_sub(caret).max(1);
     Finding {
-        line: line_number(text, start),
+        line: line_number(lines, start),
         column: before + 1,
         path: raw.path,
         message: raw.message,

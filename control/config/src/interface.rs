@@ -114,7 +114,6 @@ fn virtual_addresses(
         if let Some(earlier) = seen.insert(address, line) {
             let message = format!("virtual address {address} is there already, in line {earlier}");
             element.error(report, message, "each virtual address belongs to one interface");
-            continue;
         }
         list.push(network);
     }

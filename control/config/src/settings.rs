@@ -77,14 +77,16 @@ pub struct CryptoMap {
 pub fn load(source: &Source, read_file: KeyFileReader<'_>) -> Result<Settings, Findings> {
     let mut report = Report::new(source);
     let (table, errors) = DeTable::parse_recoverable(source.text());
+    let mut last_line = 0;
     for error in &errors {
         let span = error.span().unwrap_or(0..0);
-        report.error(
-            span,
-            "",
-            format!("not TOML: {}", error.message()),
-            "see https://toml.io for the notation",
-        );
+        let line = report.line_of(span.start);
+        // What follows in the same line is mostly a consequence.
+        if line != last_line {
+            let message = format!("not TOML: {}", error.message());
+            report.error(span, "", message, "see https://toml.io for the notation");
+        }
+        last_line = line;
     }
     if !errors.is_empty() {
         return Err(report.finish());

@@ -36,21 +36,30 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The terms that sealed packets.
+struct Used {
+    node: NodeNumber,
+    seen: HashSet<u64>,
+    highest: u64,
+}
+
+impl Used {
+    fn take(&mut self, term: u64) -> Result<(), TestCaseError> {
+        prop_assert!(self.node.owns(term), "{term} is not of {:?}", self.node);
+        prop_assert!(self.seen.insert(term), "{term} came twice");
+        prop_assert!(term > self.highest, "{term} after {}", self.highest);
+        self.highest = term;
+        Ok(())
+    }
+}
+
 proptest! {
     #[test]
     fn a_term_never_comes_twice_and_only_grows(node in 0u8..2, steps in prop::collection::vec(step(), 0..200)) {
         let node = NodeNumber::from_number(node).unwrap();
         let mut disk = TermFile::new([7; 16], node).encode().into_bytes();
         let mut memory: Option<Terms> = None;
-        let mut used = HashSet::new();
-        let mut highest = 0;
-        let mut take = |term: u64| {
-            prop_assert!(node.owns(term), "{term} is not of {node:?}");
-            prop_assert!(used.insert(term), "{term} came twice");
-            prop_assert!(term > highest, "{term} after {highest}");
-            highest = term;
-            Ok(())
-        };
+        let mut used = Used { node, seen: HashSet::new(), highest: 0 };
         for step in steps {
             let file = TermFile::decode(&disk).expect("the file on disk is whole");
             match step {
@@ -58,7 +67,7 @@ proptest! {
                     memory = None;
                     let (term, next) = file.take_at_start().unwrap();
                     disk = next.encode().into_bytes();
-                    take(term)?;
+                    used.take(term)?;
                 }
                 Step::CrashBeforeWrite => {
                     file.take_at_start().unwrap();
@@ -77,14 +86,14 @@ proptest! {
                     let heard = file.taken() + u64::from(ahead) / 8;
                     if let Some(terms) = &mut memory {
                         match terms.take(heard) {
-                            Ok(term) => take(term)?,
+                            Ok(term) => used.take(term)?,
                             Err(error) => prop_assert_eq!(error, TermError::NotReserved),
                         }
                     }
                 }
                 Step::Note => {
                     // Through a decode of its own, as a restarted process would.
-                    if let Some(next) = file.reserve_above(highest_of(&used)).unwrap() {
+                    if let Some(next) = file.reserve_above(used.highest).unwrap() {
                         disk = next.encode().into_bytes();
                     }
                 }
@@ -114,10 +123,6 @@ proptest! {
         bytes[at] ^= change;
         prop_assert!(TermFile::decode(&bytes).is_err());
     }
-}
-
-fn highest_of(used: &HashSet<u64>) -> u64 {
-    used.iter().copied().max().unwrap_or(0)
 }
 
 #[test]
