@@ -1,1 +1,17 @@
-//! Benchmarks of Tandem and comparison with its peers.
+//! Benchmarks of Tandem, each beside a peer in the same run.
+//!
+//! A figure of a shared machine means little alone: its neighbours come and go. Therefore every expectation is
+//! a ratio to a peer that was measured in the same run, and cycles are kept only of moments in which the core
+//! was [`quiet`].
+//!
+//! `unsafe` is allowed in three modules, each for calls that have no safe form: [`tsc`] (two instructions),
+//! `ipsec_mb` (a C library loaded at run time) and `veth::xsk` (xsk-rs). x86-64 only, like the counter.
+
+pub mod aead;
+mod frames;
+mod ipsec_mb;
+pub mod pin;
+pub mod quiet;
+pub mod secgw;
+pub mod tsc;
+pub mod veth;
