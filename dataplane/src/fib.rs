@@ -135,9 +135,10 @@ impl Kernel {
             };
             add(&mut entries, prefix, target);
         }
-        let covering = PrefixTable::build(best.keys().enumerate().map(|(index, &prefix)| (prefix, index as u32)));
+        let covering =
+            PrefixTable::build(best.keys().enumerate().map(|(index, &prefix)| (prefix, index as u32)));
         let ordered: Vec<&Route> = best.values().collect();
-        for (&(ifindex, address), _) in &self.neighbours {
+        for &(ifindex, address) in self.neighbours.keys() {
             // Only where the connected network of that very interface decides; a host route that leads
             // elsewhere keeps its word.
             let on_link = covering.lookup(address).is_some_and(|index| {
@@ -171,9 +172,7 @@ impl Kernel {
         }
         let mtu = link.mtu.min(u32::from(u16::MAX)) as u16;
         match next_hop.and_then(|hop| self.neighbours.get(&(ifindex, hop))) {
-            Some(&destination) => {
-                Target::Adjacency(Adjacency { port, mtu, destination, source: link.mac })
-            }
+            Some(&destination) => Target::Adjacency(Adjacency { port, mtu, destination, source: link.mac }),
             None => Target::Unresolved { port, mtu, next_hop },
         }
     }

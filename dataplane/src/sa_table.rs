@@ -9,13 +9,14 @@
 //! the same key installed again finds its window and sequence numbers; it is never zeroed. A slot with
 //! such state is not given to another SA.
 
+use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use tandem_aead::{Algorithm, Provider};
 use tandem_api::dataplane::{SaSpec, SaStatus};
 use tandem_api::types::{Direction, Selector, Transform};
-use tandem_esp::{SaIn, SaInConfig, SaOut, SaOutConfig, SelectorRange};
 use tandem_esp::window;
+use tandem_esp::{SaIn, SaInConfig, SaOut, SaOutConfig, SelectorRange};
 use tandem_shm::{Domain, HotIn, HotOut, HotState, Published, Publisher, Reader};
 
 /// No slot.
@@ -63,11 +64,34 @@ impl ForeignIndex {
     }
 }
 
+/// An outbound SA and what it may carry (RFC 4301 section 5.1). Policies and SAs change one after the
+/// other, so for a moment a policy number may lead to the SA of another tunnel: nothing is sealed into
+/// an SA whose selectors do not cover it.
+#[derive(Debug)]
+struct Outbound {
+    sa: SaOut,
+    first: Option<SelectorRange>,
+    others: Box<[SelectorRange]>,
+}
+
+impl Outbound {
+    fn new(sa: SaOut, selectors: &[Selector]) -> Self {
+        let mut ranges = selectors.iter().map(|selector| range_of(selector.local, selector.remote));
+        Self { sa, first: ranges.next(), others: ranges.collect() }
+    }
+
+    #[inline]
+    fn carries(&self, local: u32, remote: u32) -> bool {
+        self.first.is_some_and(|range| range.contains(local, remote))
+            || self.others.iter().any(|range| range.contains(local, remote))
+    }
+}
+
 /// What workers read.
 #[derive(Debug)]
 pub struct SaTable {
     inbound: Box<[Published<SaIn>]>,
-    outbound: Box<[Published<SaOut>]>,
+    outbound: Box<[Published<Outbound>]>,
     foreign: Published<ForeignIndex>,
     /// Slot of the outbound SA by policy number.
     by_policy: Box<[AtomicU32]>,
@@ -97,11 +121,31 @@ impl SaTable {
         self.inbound.get(slot as usize)?.load(reader).filter(|sa| sa.spi() == spi)
     }
 
-    /// The outbound SA that serves `policy`.
+    /// The outbound SA that serves `policy` and may carry a packet between these addresses (host byte
+    /// order).
     #[inline]
-    pub fn outbound<'r>(&'r self, policy: u32, reader: &'r Reader) -> Option<&'r SaOut> {
+    pub fn outbound<'r>(
+        &'r self,
+        policy: u32,
+        local: u32,
+        remote: u32,
+        reader: &'r Reader,
+    ) -> Option<&'r SaOut> {
         let slot = self.by_policy.get(policy as usize)?.load(Ordering::Acquire);
-        self.outbound.get(slot as usize)?.load(reader)
+        let outbound = self.outbound.get(slot as usize)?.load(reader)?;
+        outbound.carries(local, remote).then_some(&outbound.sa)
+    }
+}
+
+impl SaTable {
+    /// Unties an outbound SA from its policy, if it is still this one that serves it.
+    fn leave_policy(&self, old: &Installed) {
+        if old.spec.direction == Direction::Outbound
+            && let Some(slot) = self.by_policy.get(old.spec.policy as usize)
+        {
+            // Another SA has taken over: then there is nothing to untie.
+            let _ = slot.compare_exchange(old.slot, NO_SLOT, Ordering::AcqRel, Ordering::Relaxed);
+        }
     }
 }
 
@@ -230,12 +274,13 @@ impl SaAdmin {
     #[must_use]
     pub fn new(hot: &HotState) -> Self {
         let slots = 0..hot.slots();
-        let inbound = slots.clone().filter_map(|slot| hot.inbound(slot)).map(|hot| {
-            (hot.spi.load(Ordering::Acquire), hot.binding.load(Ordering::Acquire))
-        });
-        let outbound = slots.filter_map(|slot| hot.outbound(slot)).map(|hot| {
-            (hot.spi.load(Ordering::Acquire), hot.binding.load(Ordering::Acquire))
-        });
+        let inbound = slots
+            .clone()
+            .filter_map(|slot| hot.inbound(slot))
+            .map(|hot| (hot.spi.load(Ordering::Acquire), hot.binding.load(Ordering::Acquire)));
+        let outbound = slots
+            .filter_map(|slot| hot.outbound(slot))
+            .map(|hot| (hot.spi.load(Ordering::Acquire), hot.binding.load(Ordering::Acquire)));
         Self {
             installed: BTreeMap::new(),
             inbound: Slots::new(inbound),
@@ -292,10 +337,13 @@ impl SaAdmin {
             }
             foreign_changed |= self.place(spec, slot, provider, table, publisher)?;
             // The same SPI with another key sits in another slot: take the old one out of sight.
-            if let Some(old) = self.installed.insert(id, Installed { slot, generation, spec: spec.clone() })
-                && old.slot != slot
-            {
-                Self::unpublish(old.spec.direction, old.slot, table, publisher);
+            if let Some(old) = self.installed.insert(id, Installed { slot, generation, spec: spec.clone() }) {
+                if old.spec.policy != spec.policy {
+                    table.leave_policy(&old);
+                }
+                if old.slot != slot {
+                    Self::unpublish(old.spec.direction, old.slot, table, publisher);
+                }
             }
         }
         if foreign_changed {
@@ -400,18 +448,24 @@ impl SaAdmin {
                     base_term: spec.base_term,
                     key,
                 };
-                publisher.publish(&table.outbound[slot as usize], Some(Box::new(SaOut::new(config))));
+                let outbound = Outbound::new(SaOut::new(config), &spec.selectors);
+                publisher.publish(&table.outbound[slot as usize], Some(Box::new(outbound)));
                 table.by_policy[spec.policy as usize].store(slot, Ordering::Release);
                 Ok(false)
             }
             Direction::Inbound => {
-                let selectors = spec
-                    .selectors
-                    .iter()
-                    .map(selector_range)
-                    .collect();
-                let config =
-                    SaInConfig { spi: spec.spi, slot, policy: spec.policy, local, peer, salt, key, selectors };
+                let selectors =
+                    spec.selectors.iter().map(|selector| range_of(selector.remote, selector.local)).collect();
+                let config = SaInConfig {
+                    spi: spec.spi,
+                    slot,
+                    policy: spec.policy,
+                    local,
+                    peer,
+                    salt,
+                    key,
+                    selectors,
+                };
                 publisher.publish(&table.inbound[slot as usize], Some(Box::new(SaIn::new(config))));
                 let foreign = spec.spi & SLOT_MASK != slot;
                 let before = if foreign {
@@ -440,22 +494,15 @@ impl SaAdmin {
             .map(|(&id, _)| id)
             .collect();
         for id in &stale {
-            let Some(Installed { slot, spec, .. }) = self.installed.remove(id) else { continue };
+            let Some(installed) = self.installed.remove(id) else { continue };
+            let Installed { slot, spec, .. } = &installed;
             match spec.direction {
                 Direction::Inbound => {
                     self.foreign.remove(&spec.spi);
                 }
-                Direction::Outbound => {
-                    // Only if it is still this SA that serves the policy.
-                    let _ = table.by_policy[spec.policy as usize].compare_exchange(
-                        slot,
-                        NO_SLOT,
-                        Ordering::AcqRel,
-                        Ordering::Relaxed,
-                    );
-                }
+                Direction::Outbound => table.leave_policy(&installed),
             }
-            Self::unpublish(spec.direction, slot, table, publisher);
+            Self::unpublish(spec.direction, *slot, table, publisher);
         }
         if !stale.is_empty() {
             publisher.publish(&table.foreign, Some(Box::new(ForeignIndex::build(&self.foreign))));
@@ -484,7 +531,8 @@ impl SaAdmin {
 fn start_inbound(hot: &HotIn, (spi, fingerprint): (u32, u64)) {
     hot.spi.store(spi, Ordering::Relaxed);
     hot.lease_end.store(u64::MAX, Ordering::Relaxed);
-    let counters = [&hot.top, &hot.packets, &hot.bytes, &hot.replayed, &hot.too_old, &hot.auth_failed, &hot.inner_wrong];
+    let counters =
+        [&hot.top, &hot.packets, &hot.bytes, &hot.replayed, &hot.too_old, &hot.auth_failed, &hot.inner_wrong];
     counters.into_iter().chain(&hot.window).for_each(|word| word.store(0, Ordering::Relaxed));
     hot.binding.store(fingerprint, Ordering::Release);
 }
@@ -493,16 +541,20 @@ fn start_inbound(hot: &HotIn, (spi, fingerprint): (u32, u64)) {
 fn start_outbound(hot: &HotOut, (spi, fingerprint): (u32, u64)) {
     hot.spi.store(spi, Ordering::Relaxed);
     hot.lease_end.store(u64::MAX, Ordering::Relaxed);
-    [&hot.next, &hot.packets, &hot.bytes, &hot.send_errors].into_iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    [&hot.next, &hot.packets, &hot.bytes, &hot.send_errors]
+        .into_iter()
+        .for_each(|word| word.store(0, Ordering::Relaxed));
     hot.binding.store(fingerprint, Ordering::Release);
 }
 
-/// What may come out of the tunnel: from the remote side, to the local one.
-fn selector_range(selector: &Selector) -> SelectorRange {
-    let range = |net: ipnet::Ipv4Net| (net.network().into(), net.broadcast().into());
-    let (source_first, source_last) = range(selector.remote);
-    let (destination_first, destination_last) = range(selector.local);
-    SelectorRange { source_first, source_last, destination_first, destination_last }
+/// Addresses of packets from one prefix to another.
+fn range_of(source: Ipv4Net, destination: Ipv4Net) -> SelectorRange {
+    SelectorRange {
+        source_first: source.network().into(),
+        source_last: source.broadcast().into(),
+        destination_first: destination.network().into(),
+        destination_last: destination.broadcast().into(),
+    }
 }
 
 fn status(installed: &Installed, hot: &HotState) -> Option<SaStatus> {

@@ -11,7 +11,7 @@ use tandem_wire::{icmp, ipv4};
 fn a_packet_crosses_both_gateways_with_its_ttl_lowered_twice() {
     let mut sites = Sites::new("aws-lc-rs");
     let packet = udp(HOST_A, HOST_B, 64, b"through the tunnel", false);
-    sites.from_host_a(&packet);
+    sites.host_a_sends(&packet);
     let arrived = sites.at_host_b();
     assert_eq!(arrived.len(), 1);
     let got = ipv4::parse(&arrived[0]).unwrap();
@@ -32,7 +32,11 @@ fn providers_understand_each_other_in_bursts_that_cross_batch_borders() {
         let arrived = sites.at_host_b();
         assert_eq!(arrived.len(), packets.len());
         for (sent, got) in packets.iter().zip(&arrived) {
-            assert_eq!(ipv4::parse(sent).unwrap().payload, ipv4::parse(got).unwrap().payload, "order or content");
+            assert_eq!(
+                ipv4::parse(sent).unwrap().payload,
+                ipv4::parse(got).unwrap().payload,
+                "order or content"
+            );
         }
         sites.account();
     }
@@ -61,7 +65,7 @@ fn outer_packets_carry_numbers_and_ivs_that_never_repeat() {
 #[test]
 fn a_replayed_packet_is_not_delivered_twice_and_an_altered_one_not_at_all() {
     let mut sites = Sites::new("aws-lc-rs");
-    sites.from_host_a(&udp(HOST_A, HOST_B, 64, b"once", false));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"once", false));
     assert_eq!(sites.at_host_b().len(), 1);
     let outer = sites.outer();
     sites.inject_outside_b(&outer[0]);
@@ -83,7 +87,7 @@ fn what_policy_protects_never_leaves_in_clear_without_an_sa() {
     let mut sites = Sites::new("aws-lc-rs");
     sites.a.install(7, &[]).unwrap();
     assert_eq!(sites.a.sweep(7), 2);
-    sites.from_host_a(&udp(HOST_A, HOST_B, 64, b"secret", false));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"secret", false));
     assert!(sites.outer().is_empty());
     assert_eq!(sites.a.dropped(DropReason::NoSa), 1);
     sites.account();
@@ -92,12 +96,12 @@ fn what_policy_protects_never_leaves_in_clear_without_an_sa() {
 #[test]
 fn an_sa_that_is_installed_again_goes_on_with_its_numbers() {
     let mut sites = Sites::new("aws-lc-rs");
-    sites.from_host_a(&udp(HOST_A, HOST_B, 64, b"one", false));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"one", false));
     sites.a.install(7, &[]).unwrap();
     sites.a.sweep(7);
     let outcome = sites.a.install(8, &Sites::sas_a()).unwrap();
     assert_eq!((outcome.new, outcome.resumed), (0, 2));
-    sites.from_host_a(&udp(HOST_A, HOST_B, 64, b"two", false));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"two", false));
     assert_eq!(sites.at_host_b().len(), 2);
     let outer = sites.outer();
     assert_eq!(outer[1][14 + 20 + 4..14 + 20 + 8], 2u32.to_be_bytes());
@@ -106,10 +110,39 @@ fn an_sa_that_is_installed_again_goes_on_with_its_numbers() {
 }
 
 #[test]
+fn a_policy_number_that_leads_to_the_sa_of_another_tunnel_seals_nothing_into_it() {
+    let mut sites = Sites::new("aws-lc-rs");
+    // As between the two steps of a reload that renumbers: same number, other networks.
+    let mut other = Sites::sas_a();
+    for sa in &mut other {
+        sa.selectors = vec![tandem_api::types::Selector {
+            local: "10.1.0.0/16".parse().unwrap(),
+            remote: "10.77.0.0/24".parse().unwrap(),
+        }];
+    }
+    sites.a.install(2, &other).unwrap();
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"for B alone", false));
+    assert!(sites.outer().is_empty());
+    assert_eq!(sites.a.dropped(DropReason::NoSa), 1);
+    sites.account();
+}
+
+#[test]
+fn an_sa_that_moves_to_another_policy_leaves_the_old_one_without_an_sa() {
+    let mut sites = Sites::new("aws-lc-rs");
+    let mut moved = Sites::sas_a();
+    moved.iter_mut().for_each(|sa| sa.policy = 4);
+    sites.a.install(2, &moved).unwrap();
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"policy 3", false));
+    assert!(sites.outer().is_empty());
+    assert_eq!(sites.a.dropped(DropReason::NoSa), 1);
+}
+
+#[test]
 fn an_inner_packet_outside_of_the_selectors_is_dropped_after_opening() {
     let mut sites = Sites::new("aws-lc-rs");
     // A's policy lets it out; B's SA does not cover the source.
-    sites.from_host_a(&udp([10, 1, 9, 9], HOST_B, 64, b"foreign", false));
+    sites.host_a_sends(&udp([10, 1, 9, 9], HOST_B, 64, b"foreign", false));
     assert!(sites.at_host_b().is_empty());
     assert_eq!(sites.b.dropped(DropReason::InnerSelectorMismatch), 1);
     sites.account();
@@ -129,7 +162,7 @@ fn a_clear_packet_from_outside_that_claims_a_protected_source_is_dropped() {
 #[test]
 fn a_long_packet_with_df_is_answered_with_the_mtu_that_then_fits() {
     let mut sites = Sites::new("aws-lc-rs");
-    sites.from_host_a(&udp(HOST_A, HOST_B, 64, &[7; 1472], true));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, &[7; 1472], true));
     assert!(sites.at_host_b().is_empty());
     assert_eq!(sites.a.dropped(DropReason::FragmentationNeeded), 1);
     let answers = sites.at_host_a();
@@ -140,9 +173,9 @@ fn a_long_packet_with_df_is_answered_with_the_mtu_that_then_fits() {
     let mtu = u16::from_be_bytes([header.rest[2], header.rest[3]]);
     assert_eq!((header.kind, header.code), (3, 4));
     let fits = udp(HOST_A, HOST_B, 64, &vec![7; usize::from(mtu) - 28], true);
-    sites.from_host_a(&fits);
+    sites.host_a_sends(&fits);
     assert_eq!(sites.at_host_b().len(), 1, "an inner packet of {mtu} octets fits");
-    sites.from_host_a(&udp(HOST_A, HOST_B, 64, &vec![7; usize::from(mtu) - 27], true));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, &vec![7; usize::from(mtu) - 27], true));
     assert_eq!(sites.at_host_b().len(), 0, "one of {} does not", mtu + 1);
     assert!(sites.outer().iter().all(|frame| frame.len() <= 1514));
     sites.account();
@@ -152,7 +185,7 @@ fn a_long_packet_with_df_is_answered_with_the_mtu_that_then_fits() {
 fn a_long_packet_without_df_is_fragmented_before_encryption() {
     let mut sites = Sites::new("aws-lc-rs");
     let packet = udp(HOST_A, HOST_B, 64, &(0..1472u32).map(|i| i as u8).collect::<Vec<_>>(), false);
-    sites.from_host_a(&packet);
+    sites.host_a_sends(&packet);
     let fragments = sites.at_host_b();
     assert_eq!(fragments.len(), 2);
     let mut whole = vec![0; 1480];
@@ -170,10 +203,10 @@ fn a_long_packet_without_df_is_fragmented_before_encryption() {
 #[test]
 fn traceroute_sees_both_gateways() {
     let mut sites = Sites::new("aws-lc-rs");
-    sites.from_host_a(&udp(HOST_A, HOST_B, 1, b"first hop", false));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 1, b"first hop", false));
     let first = sites.at_host_a();
     assert_eq!(ipv4::parse(&first[0]).unwrap().header.source_addr().octets(), VIRTUAL_A_INSIDE);
-    sites.from_host_a(&udp(HOST_A, HOST_B, 2, b"second hop", false));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 2, b"second hop", false));
     let second = sites.at_host_a();
     let second = ipv4::parse(&second[0]).unwrap();
     assert_eq!(second.header.source_addr().octets(), VIRTUAL_B_INSIDE);
@@ -184,7 +217,7 @@ fn traceroute_sees_both_gateways() {
 #[test]
 fn the_far_virtual_address_answers_a_ping_through_the_tunnel() {
     let mut sites = Sites::new("aws-lc-rs");
-    sites.from_host_a(&icmp_echo(HOST_A, VIRTUAL_B_INSIDE));
+    sites.host_a_sends(&icmp_echo(HOST_A, VIRTUAL_B_INSIDE));
     let answers = sites.at_host_a();
     assert_eq!(answers.len(), 1);
     let answer = ipv4::parse(&answers[0]).unwrap();
@@ -212,13 +245,13 @@ fn arp_for_a_virtual_address_is_answered_with_the_virtual_mac_and_other_arp_is_n
 fn a_packet_waits_for_its_neighbour_and_is_dropped_by_name_when_none_answers() {
     let mut sites = Sites::new("aws-lc-rs");
     let unknown = [10, 2, 0, 88];
-    sites.from_host_a(&udp(HOST_A, unknown, 64, b"hello?", false));
+    sites.host_a_sends(&udp(HOST_A, unknown, 64, b"hello?", false));
     assert_eq!(sites.b.asked(), [(0, u32::from_be_bytes(unknown))]);
     assert_eq!(sites.b.slow_counts().counters[SlowCounter::Held as usize], 1);
     sites.add_neighbour_b(unknown);
     sites.settle();
     assert_eq!(sites.at_host_b().len(), 1);
-    sites.from_host_a(&udp(HOST_A, [10, 2, 0, 89], 64, b"nobody", false));
+    sites.host_a_sends(&udp(HOST_A, [10, 2, 0, 89], 64, b"nobody", false));
     sites.b.advance(std::time::Duration::from_secs(5));
     sites.settle();
     assert!(sites.at_host_b().is_empty());
@@ -229,7 +262,7 @@ fn a_packet_waits_for_its_neighbour_and_is_dropped_by_name_when_none_answers() {
 #[test]
 fn the_mss_of_a_syn_is_lowered_so_that_segments_fit_into_the_tunnel() {
     let mut sites = Sites::new("aws-lc-rs");
-    sites.from_host_a(&tcp_syn(HOST_A, HOST_B, 1460));
+    sites.host_a_sends(&tcp_syn(HOST_A, HOST_B, 1460));
     let arrived = sites.at_host_b();
     let segment = tandem_wire::tcp::parse(ipv4::parse(&arrived[0]).unwrap().payload).unwrap();
     let mss = segment.mss().unwrap();
@@ -241,7 +274,7 @@ fn the_mss_of_a_syn_is_lowered_so_that_segments_fit_into_the_tunnel() {
 #[test]
 fn no_frame_is_lost_to_the_gateway_under_garbage() {
     let mut sites = Sites::new("aws-lc-rs");
-    sites.from_host_a(&udp(HOST_A, HOST_B, 64, b"first", false));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"first", false));
     let outer = sites.outer();
     let before = sites.b.free_frames().len();
     for len in 0..outer[0].len() {

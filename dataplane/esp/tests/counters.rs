@@ -1,6 +1,7 @@
 //! Sequence numbers and IVs over real hot state: never one twice, never one past its end.
 
 use std::collections::HashSet;
+use std::sync::Barrier;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
@@ -103,10 +104,13 @@ fn numbers_wait_at_the_end_of_the_lease_and_go_on_behind_it() {
 
 /// Takes from several cores until nothing is left, and says what each number was given how often.
 fn takes_of_cores(hot: &HotState, cores: u32) -> Vec<u64> {
+    let start = Barrier::new(cores as usize);
     thread::scope(|scope| {
         let handles: Vec<_> = (0..cores)
             .map(|core| {
+                let start = &start;
                 scope.spawn(move || {
+                    start.wait();
                     let out = hot.outbound(0).expect("slot 0");
                     let mut numbers = Vec::new();
                     while let Ok(run) = take(out, 1 + core * 13) {
@@ -123,7 +127,7 @@ fn takes_of_cores(hot: &HotState, cores: u32) -> Vec<u64> {
 
 #[test]
 fn cores_never_take_a_number_twice_nor_past_the_end() {
-    for (from, lease_end, end) in [(0, 100_000, 100_000), (LAST - 100_000, u64::MAX, LAST)] {
+    for (from, lease_end, end) in [(0, 1_000_000, 1_000_000), (LAST - 1_000_000, u64::MAX, LAST)] {
         let hot = hot();
         let out = hot.outbound(0).expect("slot 0");
         out.next.store(from, Relaxed);
@@ -163,24 +167,42 @@ fn sources_take_blocks_of_the_one_counter_of_the_node() {
     assert_eq!(successor.next(hot.header(), 0).map(wire), Ok(3 * BLOCK));
 }
 
-#[test]
-fn cores_never_take_an_iv_twice() {
+/// Takes IVs on four cores at once; `take` gets the source of its core.
+fn ivs_of_cores(each: usize, take: impl Fn(&mut IvSource, &HotState) -> Iv + Sync) -> Vec<Iv> {
     let hot = hot();
-    const EACH: usize = 3 * BLOCK as usize / 2;
-    let ivs: Vec<Iv> = thread::scope(|scope| {
+    let start = Barrier::new(4);
+    thread::scope(|scope| {
         let cores: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
                     let mut source = IvSource::new();
-                    (0..EACH).map(|_| source.next(hot.header(), 0).expect("an IV")).collect::<Vec<_>>()
+                    start.wait();
+                    (0..each).map(|_| take(&mut source, &hot)).collect::<Vec<_>>()
                 })
             })
             .collect();
         cores.into_iter().flat_map(|core| core.join().expect("no core panics")).collect()
-    });
-    let count = ivs.len();
-    assert_eq!(count, 4 * EACH);
+    })
+}
+
+fn assert_distinct(ivs: Vec<Iv>, count: usize) {
+    assert_eq!(ivs.len(), count);
     assert_eq!(ivs.into_iter().collect::<HashSet<_>>().len(), count, "some IV came twice");
+}
+
+#[test]
+fn cores_never_take_an_iv_twice() {
+    let each = 3 * BLOCK as usize / 2;
+    let ivs = ivs_of_cores(each, |source, hot| source.next(hot.header(), 0).expect("an IV"));
+    assert_distinct(ivs, 4 * each);
+}
+
+#[test]
+fn cores_never_take_a_block_twice() {
+    // A new source for each IV, so that all cores are at the counter of the node all the time.
+    let each = 300_000;
+    let ivs = ivs_of_cores(each, |_, hot| IvSource::new().next(hot.header(), 0).expect("an IV"));
+    assert_distinct(ivs, 4 * each);
 }
 
 #[test]

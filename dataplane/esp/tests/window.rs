@@ -1,6 +1,7 @@
 //! The anti-replay window against a plain model: a set of the accepted numbers and the top.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -188,13 +189,15 @@ fn word_of_a_newer_block_refuses_also_before_the_top_has_moved() {
 #[test]
 fn cores_never_accept_a_number_twice() {
     const CORES: u64 = 4;
-    const LAST: u64 = 60_000;
+    const LAST: u64 = 200_000;
     let window = Window::<8>::new();
+    let start = Barrier::new(CORES as usize);
     let accepted: Vec<Vec<u64>> = thread::scope(|scope| {
         let cores: Vec<_> = (0..CORES)
             .map(|core| {
-                let window = &window;
+                let (window, start) = (&window, &start);
                 scope.spawn(move || {
+                    start.wait();
                     let mut fresh = Vec::new();
                     // Each core sees most numbers, in an order of its own.
                     for run in (1..LAST).step_by(16) {

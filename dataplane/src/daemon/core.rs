@@ -87,7 +87,10 @@ impl Core {
     /// # Errors
     /// A term below the present one (F27), or none.
     pub fn set_role(&mut self, role: Role, term: u64) -> anyhow::Result<Reply> {
-        ensure!(term > 0, "term 0 is no term: a node takes its terms from the file that `tandemctl node init` makes");
+        ensure!(
+            term > 0,
+            "term 0 is no term: a node takes its terms from the file that `tandemctl node init` makes"
+        );
         let now = self.term();
         ensure!(term >= now, "term {term} lies below the present one, {now}");
         let header = self.shared.hot.header();
@@ -185,7 +188,9 @@ impl Core {
     fn reopen(&mut self) {
         match self.open_missing() {
             Ok(opened) => {
-                opened.iter().for_each(|interface| tracing::info!("{} is in use again", interface.wanted.name));
+                opened
+                    .iter()
+                    .for_each(|interface| tracing::info!("{} is in use again", interface.wanted.name));
                 self.take_in(opened);
             }
             Err(error) => tracing::error!("{error:#}"),
@@ -211,11 +216,7 @@ impl Core {
             .context("no more interfaces can be opened")
     }
 
-    fn surroundings<'a>(
-        &'a self,
-        protected: &'a [Prefix],
-        own: &'a [Ipv4Addr],
-    ) -> Surroundings<'a> {
+    fn surroundings<'a>(&'a self, protected: &'a [Prefix], own: &'a [Ipv4Addr]) -> Surroundings<'a> {
         Surroundings {
             bpffs: &self.bpffs,
             active: self.role() == Role::Active,
@@ -283,7 +284,8 @@ impl Core {
     /// Closes interfaces that the kernel has no more.
     fn drop_lost(&mut self) {
         for slot in &mut self.interfaces {
-            if let Some(lost) = slot.take_if(|interface| !self.kernel.links.contains_key(&interface.ifindex)) {
+            if let Some(lost) = slot.take_if(|interface| !self.kernel.links.contains_key(&interface.ifindex))
+            {
                 tracing::warn!("{} is gone", lost.wanted.name);
                 lost.close(&self.workers);
             }
@@ -421,17 +423,29 @@ fn driver(link: &Link) -> String {
 
 /// The kernel's statistics, summed over queues, by name.
 fn socket_counters(sockets: &[PortStatistics]) -> Vec<(String, u64)> {
-    let fields: [(&str, fn(&PortStatistics) -> u64); 8] = [
-        ("rx_dropped", |s| s.rx_dropped),
-        ("rx_invalid_descriptors", |s| s.rx_invalid_descriptors),
-        ("tx_invalid_descriptors", |s| s.tx_invalid_descriptors),
-        ("rx_ring_full", |s| s.rx_ring_full),
-        ("rx_fill_ring_empty", |s| s.rx_fill_ring_empty),
-        ("tx_ring_empty", |s| s.tx_ring_empty),
-        ("refused", |s| s.refused),
-        ("wake_errors", |s| s.wake_errors),
-    ];
-    fields.iter().map(|(name, field)| ((*name).to_owned(), sockets.iter().map(field).sum())).collect()
+    let mut sum = PortStatistics::default();
+    for socket in sockets {
+        sum.rx_dropped += socket.rx_dropped;
+        sum.rx_invalid_descriptors += socket.rx_invalid_descriptors;
+        sum.tx_invalid_descriptors += socket.tx_invalid_descriptors;
+        sum.rx_ring_full += socket.rx_ring_full;
+        sum.rx_fill_ring_empty += socket.rx_fill_ring_empty;
+        sum.tx_ring_empty += socket.tx_ring_empty;
+        sum.refused += socket.refused;
+        sum.wake_errors += socket.wake_errors;
+    }
+    [
+        ("rx_dropped", sum.rx_dropped),
+        ("rx_invalid_descriptors", sum.rx_invalid_descriptors),
+        ("tx_invalid_descriptors", sum.tx_invalid_descriptors),
+        ("rx_ring_full", sum.rx_ring_full),
+        ("rx_fill_ring_empty", sum.rx_fill_ring_empty),
+        ("tx_ring_empty", sum.tx_ring_empty),
+        ("refused", sum.refused),
+        ("wake_errors", sum.wake_errors),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
 }
 
 /// Everything that can be refused without touching the kernel.

@@ -80,15 +80,9 @@ impl Interface {
             Ok((zero_copy, membership))
         });
         match attached {
-            Ok((zero_copy, membership)) => Ok(Self {
-                wanted: wanted.clone(),
-                ifindex,
-                port,
-                zero_copy,
-                program,
-                membership,
-                pin,
-            }),
+            Ok((zero_copy, membership)) => {
+                Ok(Self { wanted: wanted.clone(), ifindex, port, zero_copy, program, membership, pin })
+            }
             Err(error) => {
                 close_sockets(port, workers);
                 Err(error)

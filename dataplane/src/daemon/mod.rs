@@ -24,7 +24,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tandem_api::dataplane::{
-    Answer, Body, Config, Hello, HotStateOrigin, Refusal, Reply, Request, StartSettings, VERSION, decode, encode,
+    Answer, Body, Config, Hello, HotStateOrigin, Refusal, Reply, Request, StartSettings, VERSION, decode,
+    encode,
 };
 use tandem_shm::{Domain, HotState, StatsRegion};
 
@@ -235,8 +236,7 @@ fn start_core(
     let resolution = Arc::default();
     let slow_thread =
         threads::start_slow_path(links.clone(), Arc::clone(&slow_path), Arc::clone(&resolution))?;
-    let workers =
-        threads::start_workers(&settings, &shared, &domain, &stats, &slow_thread, links, free)?;
+    let workers = threads::start_workers(&settings, &shared, &domain, &stats, &slow_thread, links, free)?;
     let follower = Follower::open().context("cannot follow the kernel by netlink")?;
     let kernel: Kernel = follower.read_all().context("cannot read links and routes by netlink")?;
     tracing::info!(

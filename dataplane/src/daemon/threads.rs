@@ -89,10 +89,7 @@ pub fn start_workers(
         let worker = Worker {
             shared: Arc::clone(shared),
             reader: domain.reader(index)?,
-            pipeline: Pipeline {
-                provider: tandem_aead::provider(&settings.aead)?,
-                ivs: IvSource::new(),
-            },
+            pipeline: Pipeline { provider: tandem_aead::provider(&settings.aead)?, ivs: IvSource::new() },
             counts: Counts::new(stats.worker(index as u32)?),
             link: Arc::clone(&link),
             free,

@@ -15,11 +15,19 @@ use tandem_xsk::{Batch, Frame};
 enum Kind {
     Arp,
     /// ESP for a virtual address: where it lies in the frame, and the outer header's TOS.
-    Esp { start: usize, end: usize, tos: u8 },
+    Esp {
+        start: usize,
+        end: usize,
+        tos: u8,
+    },
     /// For a virtual address and for the slow path; the IP packet ends here.
-    Local { end: usize },
+    Local {
+        end: usize,
+    },
     /// To be forwarded; the IP packet ends here.
-    Transit { end: usize },
+    Transit {
+        end: usize,
+    },
 }
 
 impl Round<'_> {

@@ -1,12 +1,12 @@
 //! Frames in and out: the only ways by which a frame leaves a worker's hands.
 
+use crate::any_port::AnyPort;
 use crate::counters::Counts;
 use crate::fib::{Adjacency, PortIndex};
 use crate::slow_path::{Punt, PuntKind};
 use crossbeam::queue::ArrayQueue;
 use tandem_api::counters::{Counter, DropReason};
 use tandem_wire::ethernet::{self, ETHERTYPE_IPV4};
-use crate::any_port::AnyPort;
 use tandem_xsk::{Batch, Frame, FreeList, Port, Umem};
 
 /// Octets of an Ethernet header.

@@ -28,7 +28,7 @@ impl<'r> Round<'r> {
             return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
         };
         match self.tables.policies.lookup(local, remote) {
-            Some(Action::Protect { policy }) => self.protect(frame, policy, Origin::Inside),
+            Some(Action::Protect { policy }) => self.protect(frame, policy, (local, remote), Origin::Inside),
             Some(Action::Bypass) => {
                 self.io.counts.add(Counter::Bypassed, 1);
                 self.forward(frame, Origin::Bypass);
@@ -44,7 +44,7 @@ impl<'r> Round<'r> {
             return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
         };
         match self.tables.policies.lookup(local, remote) {
-            Some(Action::Protect { policy }) => self.protect(frame, policy, Origin::Gateway),
+            Some(Action::Protect { policy }) => self.protect(frame, policy, (local, remote), Origin::Gateway),
             Some(Action::Discard) => self.io.drop(frame, DropReason::PolicyDiscard),
             Some(Action::Bypass) | None => self.forward(frame, Origin::Gateway),
         }
@@ -73,8 +73,8 @@ impl<'r> Round<'r> {
         Some((packet.header.src(), packet.header.dst()))
     }
 
-    fn protect(&mut self, mut frame: Frame, policy: u32, origin: Origin) {
-        let (sa, hot, target, mtu) = match self.tunnel(policy) {
+    fn protect(&mut self, mut frame: Frame, policy: u32, addresses: (u32, u32), origin: Origin) {
+        let (sa, hot, target, mtu) = match self.tunnel(policy, addresses) {
             Ok(tunnel) => tunnel,
             Err(reason) => return self.io.drop(frame, reason),
         };
@@ -104,8 +104,13 @@ impl<'r> Round<'r> {
     }
 
     /// The SA that serves a policy, and where its outer packets go.
-    fn tunnel(&self, policy: u32) -> Result<(&'r SaOut, &'r HotOut, &'r Target, u16), DropReason> {
-        let sa = self.shared.sas.outbound(policy, self.reader).ok_or(DropReason::NoSa)?;
+    fn tunnel(
+        &self,
+        policy: u32,
+        (local, remote): (u32, u32),
+    ) -> Result<(&'r SaOut, &'r HotOut, &'r Target, u16), DropReason> {
+        let sas = &self.shared.sas;
+        let sa = sas.outbound(policy, local, remote, self.reader).ok_or(DropReason::NoSa)?;
         let hot = self.shared.hot.outbound(sa.slot()).ok_or(DropReason::NoSa)?;
         let target = self.fib.lookup(sa.peer().into()).ok_or(DropReason::NoRoute)?;
         Ok((sa, hot, target, target.mtu()?))

@@ -93,7 +93,7 @@ impl Sites {
         self.outside_b.inject(frame);
     }
 
-    pub fn from_host_a(&mut self, packet: &[u8]) {
+    pub fn host_a_sends(&mut self, packet: &[u8]) {
         self.inject_a(packet);
         self.settle();
     }
@@ -261,7 +261,8 @@ pub fn icmp_echo(source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
 }
 
 pub fn tcp_syn(source: [u8; 4], destination: [u8; 4], mss: u16) -> Vec<u8> {
-    let mut payload = vec![0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0, 2, 4];
+    let mut payload =
+        vec![0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0x60, 0x02, 0xff, 0xff, 0, 0, 0, 0, 2, 4];
     payload.extend(mss.to_be_bytes());
     let mut pseudo = source.to_vec();
     pseudo.extend(destination);
