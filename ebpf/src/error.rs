@@ -31,14 +31,14 @@ pub enum Error {
         /// What the kernel said.
         source: Box<aya::maps::MapError>,
     },
-    /// More entries than a map is made for.
-    #[error("{count} entries for {map}, which takes {limit}")]
+    /// More entries than there is room for.
+    #[error("{count} {what}, where the XDP program takes {limit}")]
     TooMany {
-        /// Name of the map.
-        map: &'static str,
+        /// Of what.
+        what: &'static str,
         /// Entries asked for.
         count: usize,
-        /// Entries that it takes.
+        /// Entries that there is room for.
         limit: usize,
     },
     /// A prefix longer than 32 bits.

@@ -14,6 +14,10 @@ pub const MAX_OWN_ADDRESSES: usize = 8192;
 pub(crate) const SIDE_INSIDE: u8 = 1;
 pub(crate) const SIDE_OUTSIDE: u8 = 2;
 
+/// Values in the map `addresses`.
+pub(crate) const ADDRESS_OWN: u8 = 1;
+pub(crate) const ADDRESS_VIRTUAL: u8 = 2;
+
 /// `struct steer_settings`. Has no padding, so that every octet is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -42,7 +46,7 @@ const _: () = {
 mod tests {
     use super::*;
     use libbpf_rs::btf::types::{MemberAttr, Struct};
-    use libbpf_rs::btf::{Btf, BtfType, HasSize as _};
+    use libbpf_rs::btf::{Btf, HasSize as _};
 
     /// Size, then name and offset in octets of each member.
     fn in_btf(btf: &Btf<'_>, name: &str) -> (usize, Vec<(String, usize)>) {
@@ -77,7 +81,6 @@ mod tests {
             )
         );
         assert_eq!(in_btf(&btf, "steer_prefix"), (8, vec![member("length", 0), member("address", 4)]));
-        let _: Option<BtfType<'_>> = btf.type_by_name("steer_settings");
     }
 
     #[test]
@@ -87,8 +90,9 @@ mod tests {
         for (name, ours) in [
             ("STEER_MAX_QUEUES", MAX_QUEUES as usize),
             ("STEER_MAX_PROTECTED", 2 * MAX_PROTECTED),
-            ("STEER_MAX_VIRTUAL", 2 * MAX_VIRTUAL_ADDRESSES),
-            ("STEER_MAX_OWN", 2 * MAX_OWN_ADDRESSES),
+            ("STEER_MAX_ADDRESSES", 2 * (MAX_VIRTUAL_ADDRESSES + MAX_OWN_ADDRESSES)),
+            ("STEER_ADDRESS_OWN", usize::from(ADDRESS_OWN)),
+            ("STEER_ADDRESS_VIRTUAL", usize::from(ADDRESS_VIRTUAL)),
             ("STEER_SIDE_UNSET", 0),
             ("STEER_SIDE_INSIDE", usize::from(SIDE_INSIDE)),
             ("STEER_SIDE_OUTSIDE", usize::from(SIDE_OUTSIDE)),

@@ -25,6 +25,7 @@ mod layout;
 mod link;
 mod prefix;
 mod program;
+mod sets;
 mod sys;
 
 pub use bpffs::mount_bpffs;

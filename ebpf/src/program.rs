@@ -1,16 +1,12 @@
 //! The loaded program of one interface, and its maps.
 
-use crate::layout::{
-    MAX_OWN_ADDRESSES, MAX_PROTECTED, MAX_QUEUES, MAX_VIRTUAL_ADDRESSES, RawSettings, SIDE_INSIDE,
-    SIDE_OUTSIDE,
-};
+use crate::layout::{MAX_QUEUES, RawSettings, SIDE_INSIDE, SIDE_OUTSIDE};
 use crate::link::{self, Attachment, Mode};
+use crate::sets::{Addresses, Protected, gone, map_error, take};
 use crate::{Error, Prefix, SteerCounter};
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, MapData, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, include_bytes_aligned};
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
@@ -19,9 +15,6 @@ use std::path::Path;
 pub const OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o"));
 
 const PROGRAM: &str = "steer";
-
-/// Value of an entry in a map that is a set.
-const PRESENT: u8 = 1;
 
 /// Octets that a test run may add to a frame. The program adds none.
 const TEST_RUN_ROOM: usize = 256;
@@ -116,9 +109,8 @@ pub struct SteerProgram {
     ebpf: Ebpf,
     xsks: XskMap<MapData>,
     settings: Array<MapData, RawSettings>,
-    protected: LpmTrie<MapData, [u8; 4], u8>,
-    virtual_addresses: HashMap<MapData, [u8; 4], u8>,
-    own_addresses: HashMap<MapData, [u8; 4], u8>,
+    protected: Protected,
+    addresses: Addresses,
     counters: PerCpuArray<MapData, u64>,
     own_mac: Option<[u8; 6]>,
 }
@@ -134,9 +126,8 @@ impl SteerProgram {
         Ok(Self {
             xsks: take(&mut ebpf, "xsks")?,
             settings: take(&mut ebpf, "settings")?,
-            protected: take(&mut ebpf, "protected")?,
-            virtual_addresses: take(&mut ebpf, "virtual_addresses")?,
-            own_addresses: take(&mut ebpf, "own_addresses")?,
+            protected: Protected::new(&mut ebpf)?,
+            addresses: Addresses::new(&mut ebpf)?,
             counters: take(&mut ebpf, "counters")?,
             own_mac: None,
             ebpf,
@@ -178,43 +169,26 @@ impl SteerProgram {
     /// cover is covered at all times; when it fails half-way, everything old is still there.
     ///
     /// # Errors
-    /// [`Error::TooMany`] beyond [`MAX_PROTECTED`], [`Error::Map`].
+    /// [`Error::TooMany`] beyond [`MAX_PROTECTED`](crate::MAX_PROTECTED), [`Error::Map`].
     pub fn set_protected(&mut self, prefixes: &[Prefix]) -> Result<(), Error> {
-        const MAP: &str = "protected";
-        let wanted: HashSet<Prefix> = prefixes.iter().copied().collect();
-        check_room(MAP, wanted.len(), MAX_PROTECTED)?;
-        let present: Vec<Key<[u8; 4]>> =
-            self.protected.keys().collect::<Result<_, _>>().map_err(map_error(MAP, "read"))?;
-        let covered: HashSet<(u32, [u8; 4])> =
-            present.iter().map(|key| (key.prefix_len(), key.data())).collect();
-        let wanted: HashSet<(u32, [u8; 4])> =
-            wanted.iter().map(|prefix| (u32::from(prefix.length()), prefix.address().octets())).collect();
-        for (length, address) in wanted.difference(&covered) {
-            self.protected
-                .insert(&Key::new(*length, *address), PRESENT, 0)
-                .map_err(map_error(MAP, "written"))?;
-        }
-        for (length, address) in covered.difference(&wanted) {
-            gone(self.protected.remove(&Key::new(*length, *address))).map_err(map_error(MAP, "written"))?;
-        }
-        Ok(())
+        self.protected.set(prefixes)
     }
 
     /// Makes the virtual addresses these: the data plane answers for them. New ones are added before old ones go.
     ///
     /// # Errors
-    /// [`Error::TooMany`] beyond [`MAX_VIRTUAL_ADDRESSES`], [`Error::Map`].
+    /// [`Error::TooMany`] beyond [`MAX_VIRTUAL_ADDRESSES`](crate::MAX_VIRTUAL_ADDRESSES), [`Error::Map`].
     pub fn set_virtual_addresses(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
-        reconcile(&mut self.virtual_addresses, "virtual_addresses", addresses, MAX_VIRTUAL_ADDRESSES)
+        self.addresses.set_virtual(addresses)
     }
 
     /// Makes these the kernel's own addresses, those of every interface: what is for them passes, whatever the policy says.
     /// An address that is virtual too counts as own.
     ///
     /// # Errors
-    /// [`Error::TooMany`] beyond [`MAX_OWN_ADDRESSES`], [`Error::Map`].
+    /// [`Error::TooMany`] beyond [`MAX_OWN_ADDRESSES`](crate::MAX_OWN_ADDRESSES), [`Error::Map`].
     pub fn set_own_addresses(&mut self, addresses: &[Ipv4Addr]) -> Result<(), Error> {
-        reconcile(&mut self.own_addresses, "own_addresses", addresses, MAX_OWN_ADDRESSES)
+        self.addresses.set_own(addresses)
     }
 
     /// Every counter, in frames since the program was loaded, summed over the CPUs.
@@ -281,51 +255,8 @@ fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
     program.try_into().map_err(program_error("recognizing"))
 }
 
-fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<M, Error> {
-    let map = ebpf.take_map(name).ok_or(Error::Missing(name))?;
-    M::try_from(map).map_err(map_error(name, "recognized"))
-}
-
-fn reconcile(
-    map: &mut HashMap<MapData, [u8; 4], u8>,
-    name: &'static str,
-    addresses: &[Ipv4Addr],
-    limit: usize,
-) -> Result<(), Error> {
-    let wanted: HashSet<[u8; 4]> = addresses.iter().map(|address| address.octets()).collect();
-    check_room(name, wanted.len(), limit)?;
-    let present: HashSet<[u8; 4]> = map.keys().collect::<Result<_, _>>().map_err(map_error(name, "read"))?;
-    for address in wanted.difference(&present) {
-        map.insert(address, PRESENT, 0).map_err(map_error(name, "written"))?;
-    }
-    for address in present.difference(&wanted) {
-        gone(map.remove(address)).map_err(map_error(name, "written"))?;
-    }
-    Ok(())
-}
-
-fn check_room(map: &'static str, count: usize, limit: usize) -> Result<(), Error> {
-    if count > limit { Err(Error::TooMany { map, count, limit }) } else { Ok(()) }
-}
-
 fn check_queue(queue: u32) -> Result<(), Error> {
     if queue < MAX_QUEUES { Ok(()) } else { Err(Error::Queue(queue)) }
-}
-
-/// What is not there need not be removed.
-fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
-    match removed {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        other => other,
-    }
-}
-
-fn map_error(map: &'static str, operation: &'static str) -> impl Fn(MapError) -> Error {
-    move |source| Error::Map { map, operation, source: Box::new(source) }
 }
 
 fn program_error(operation: &'static str) -> impl Fn(ProgramError) -> Error {

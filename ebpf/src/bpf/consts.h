@@ -7,10 +7,12 @@
 /* Protected prefixes. The map holds twice as many as the loader accepts, so that a new set can be
  * added whole before the old one goes. */
 #define STEER_MAX_PROTECTED 131072
-/* Virtual addresses, likewise. */
-#define STEER_MAX_VIRTUAL 2048
-/* Addresses of the kernel itself, likewise. */
-#define STEER_MAX_OWN 16384
+/* Own and virtual addresses, likewise. */
+#define STEER_MAX_ADDRESSES 18432
+
+/* Value in the map "addresses" */
+#define STEER_ADDRESS_OWN 1
+#define STEER_ADDRESS_VIRTUAL 2
 
 /* steer_settings.side */
 #define STEER_SIDE_UNSET 0

@@ -17,6 +17,7 @@ struct {
 	__type(value, __u32);
 } xsks SEC(".maps");
 
+/* One entry. Nothing passes the program before it is written. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -33,24 +34,18 @@ struct {
 	__type(value, __u8);
 } protected SEC(".maps");
 
-/* Addresses that the data plane answers for. Network byte order; the value is 1. */
+/* Our addresses: the kernel's own on any interface, and those that the data plane answers for. One map for both,
+ * because a look-up is the dearest thing that the program does. Key in network byte order, value
+ * STEER_ADDRESS_... */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, STEER_MAX_VIRTUAL);
+	__uint(max_entries, STEER_MAX_ADDRESSES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __be32);
 	__type(value, __u8);
-} virtual_addresses SEC(".maps");
+} addresses SEC(".maps");
 
-/* The kernel's own addresses, on any interface. Network byte order; the value is 1. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, STEER_MAX_OWN);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __be32);
-	__type(value, __u8);
-} own_addresses SEC(".maps");
-
+/* By enum steer_counter, in frames. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, STEER_COUNTERS);

@@ -24,6 +24,7 @@ static __always_inline enum steer_counter judge_arp(const void *packet, const vo
 						    const struct steer_settings *config)
 {
 	const struct arp_ipv4 *arp = packet;
+	const __u8 *kind;
 	__be32 target;
 
 	if ((const void *)(arp + 1) > end)
@@ -31,7 +32,8 @@ static __always_inline enum steer_counter judge_arp(const void *packet, const vo
 	if (!is_arp_request(arp))
 		return STEER_ARP_OTHER;
 	target = arp->target_address;
-	if (!bpf_map_lookup_elem(&virtual_addresses, &target))
+	kind = bpf_map_lookup_elem(&addresses, &target);
+	if (!kind || *kind != STEER_ADDRESS_VIRTUAL)
 		return STEER_ARP_OTHER;
 	return config->active ? STEER_STEERED_ARP : STEER_STANDBY_ARP;
 }
@@ -65,6 +67,7 @@ static __always_inline enum steer_counter judge_ipv4(const void *packet, const v
 {
 	const struct iphdr *ip = packet;
 	__be32 source, destination;
+	const __u8 *kind;
 	__u32 host_order;
 
 	if ((const void *)(ip + 1) > end)
@@ -72,9 +75,10 @@ static __always_inline enum steer_counter judge_ipv4(const void *packet, const v
 	source = ip->saddr;
 	destination = ip->daddr;
 	host_order = bpf_ntohl(destination);
+	kind = bpf_map_lookup_elem(&addresses, &destination);
 
 	/* Exempt from steering and from failing closed, also under a policy for 0.0.0.0/0. */
-	if (bpf_map_lookup_elem(&own_addresses, &destination))
+	if (kind && *kind == STEER_ADDRESS_OWN)
 		return STEER_EXEMPT_OWN_ADDRESS;
 	if ((host_order & 0xffff0000) == 0xa9fe0000) /* 169.254.0.0/16 */
 		return STEER_EXEMPT_LINK_LOCAL;
@@ -83,7 +87,7 @@ static __always_inline enum steer_counter judge_ipv4(const void *packet, const v
 	if (host_order == 0xffffffff)
 		return STEER_EXEMPT_BROADCAST;
 
-	if (bpf_map_lookup_elem(&virtual_addresses, &destination)) {
+	if (kind) { /* virtual */
 		if (group)
 			return STEER_LINK_BROADCAST;
 		return config->active ? judge_virtual(ip, end) : STEER_STANDBY_VIRTUAL_ADDRESS;

@@ -13,11 +13,10 @@ fn libbpf_loads_the_object_and_finds_program_and_maps_by_name() {
         object.maps().map(|map| (map.name().to_string_lossy().into_owned(), map.map_type())).collect();
     maps.sort_by(|a, b| a.0.cmp(&b.0));
     let expected = [
+        ("addresses", MapType::Hash),
         ("counters", MapType::PercpuArray),
-        ("own_addresses", MapType::Hash),
         ("protected", MapType::LpmTrie),
         ("settings", MapType::Array),
-        ("virtual_addresses", MapType::Hash),
         ("xsks", MapType::Xskmap),
     ];
     assert_eq!(maps, expected.map(|(name, kind)| (name.to_owned(), kind)));

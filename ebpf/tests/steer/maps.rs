@@ -83,8 +83,13 @@ fn an_address_that_is_own_and_virtual_is_own() {
     in_lab(|lab| {
         let mut bench = Bench::new(lab);
         bench.tell(OUTSIDE);
+        let frame = ipv4(ESP, ANYBODY, VIRTUAL, &esp()).to(OWN_MAC);
         bench.program.set_own_addresses(&[VIRTUAL]).expect("set");
-        assert_eq!(action(&mut bench, &ipv4(ESP, ANYBODY, VIRTUAL, &esp()).to(OWN_MAC)), Action::Pass);
+        assert_eq!(action(&mut bench, &frame), Action::Pass);
+        bench.program.set_virtual_addresses(&[VIRTUAL]).expect("set");
+        assert_eq!(action(&mut bench, &frame), Action::Pass);
+        bench.program.set_own_addresses(&[]).expect("set");
+        assert_eq!(action(&mut bench, &frame), Action::Redirect, "virtual again");
     });
 }
 
@@ -119,12 +124,12 @@ fn the_maps_hold_what_they_promise_twice_over_and_refuse_more() {
         program.set_own_addresses(&addresses(first, MAX_OWN_ADDRESSES)).expect("full");
     }
     let too_many = |result: Result<(), Error>, expected: &str| match result {
-        Err(Error::TooMany { map, count, limit }) => assert_eq!((map, count), (expected, limit + 1)),
+        Err(Error::TooMany { what, count, limit }) => assert_eq!((what, count), (expected, limit + 1)),
         other => panic!("{other:?}"),
     };
-    too_many(program.set_protected(&prefixes(0, MAX_PROTECTED + 1)), "protected");
-    too_many(program.set_virtual_addresses(&addresses(0, MAX_VIRTUAL_ADDRESSES + 1)), "virtual_addresses");
-    too_many(program.set_own_addresses(&addresses(0, MAX_OWN_ADDRESSES + 1)), "own_addresses");
+    too_many(program.set_protected(&prefixes(0, MAX_PROTECTED + 1)), "protected prefixes");
+    too_many(program.set_virtual_addresses(&addresses(0, MAX_VIRTUAL_ADDRESSES + 1)), "virtual addresses");
+    too_many(program.set_own_addresses(&addresses(0, MAX_OWN_ADDRESSES + 1)), "own addresses");
 }
 
 #[test]
