@@ -11,9 +11,9 @@
 //! restarted process, never sees an IV again. Whoever makes a new hot state (its memory was lost, or the counter
 //! is used up) takes a new term before anything is sealed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use tandem_shm::HotHeader;
+
+use crate::AtomicWord;
 
 /// Counter values of one block.
 pub const BLOCK: u64 = 1 << 16;
@@ -93,9 +93,9 @@ impl IvSource {
     }
 
     #[inline]
-    fn next_of(&mut self, term: &AtomicU64, counter: &AtomicU64, base_term: u64) -> Result<Iv, TermError> {
+    fn next_of<W: AtomicWord>(&mut self, term: &W, counter: &W, base_term: u64) -> Result<Iv, TermError> {
         // A term that changes meanwhile does no harm: every term of the node has the one counter.
-        let difference = term_difference(term.load(Ordering::Relaxed), base_term)?;
+        let difference = term_difference(term.load_acquire(), base_term)?;
         if self.next == self.end {
             self.refill(counter)?;
         }
@@ -105,17 +105,56 @@ impl IvSource {
     }
 
     #[cold]
-    fn refill(&mut self, counter: &AtomicU64) -> Result<(), TermError> {
+    fn refill(&mut self, counter: &impl AtomicWord) -> Result<(), TermError> {
         // Looked at before the add, so that failing over and over never wraps it.
-        if counter.load(Ordering::Relaxed) >= COUNTER_END {
+        if counter.load_acquire() >= COUNTER_END {
             return Err(TermError::CounterUsedUp);
         }
-        let start = counter.fetch_add(BLOCK, Ordering::Relaxed);
+        let start = counter.add(BLOCK);
         let end = start.saturating_add(BLOCK).min(COUNTER_END);
         if start >= end {
             return Err(TermError::CounterUsedUp);
         }
         (self.next, self.end) = (start, end);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU64;
+    use loom::thread;
+
+    /// Two cores begin two blocks each, from a counter with room for this many.
+    fn refill_on_two_cores(blocks: u64) {
+        loom::model(move || {
+            let words = Arc::new((AtomicU64::new(5), AtomicU64::new(COUNTER_END - blocks * BLOCK)));
+            let run = |words: Arc<(AtomicU64, AtomicU64)>| {
+                move || -> Vec<Iv> {
+                    (0..2).filter_map(|_| IvSource::new().next_of(&words.0, &words.1, 0).ok()).collect()
+                }
+            };
+            let other = thread::spawn(run(Arc::clone(&words)));
+            let mut ivs = run(Arc::clone(&words))();
+            ivs.extend(other.join().expect("the core finishes"));
+            let count = ivs.len();
+            assert_eq!(count as u64, blocks.min(4));
+            let distinct: std::collections::HashSet<_> = ivs.into_iter().collect();
+            assert_eq!(distinct.len(), count, "some IV came twice");
+            assert!(distinct.iter().all(|iv| iv.0[..2] == [0, 5]), "the counter never reaches the term");
+        });
+    }
+
+    #[test]
+    fn two_cores_never_share_a_block_in_any_interleaving() {
+        refill_on_two_cores(1000);
+    }
+
+    #[test]
+    fn two_cores_share_the_last_blocks_in_every_interleaving() {
+        refill_on_two_cores(1);
+        refill_on_two_cores(3);
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! No input or output, no clocks, no allocation after an SA is made, no `unsafe`.
 
+mod atomic;
 pub mod ecn;
 pub mod iv;
 mod open;
@@ -21,6 +22,7 @@ pub mod sequence;
 pub mod spi;
 pub mod window;
 
+pub use atomic::AtomicWord;
 pub use iv::{Iv, IvSource, TermError};
 pub use open::{FinishError, Truncated};
 pub use sa::{SaIn, SaInConfig, SaOut, SaOutConfig, SelectorRange};

@@ -1,9 +1,10 @@
 //! Outbound sequence numbers (RFC 4303 section 3.3.3), taken by several cores from one SA.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tandem_shm::HotOut;
+
+use crate::AtomicWord;
 
 /// The last number of an SA without extended sequence numbers.
 pub const LAST: u64 = u32::MAX as u64;
@@ -29,31 +30,64 @@ pub enum Exhausted {
 /// There is no number at all.
 #[inline]
 pub fn take(hot: &HotOut, count: u32) -> Result<Range<u64>, Exhausted> {
-    take_from(&hot.next, hot.lease_end.load(Ordering::Acquire), count)
+    take_from(&hot.next, hot.lease_end.load_acquire(), count)
 }
 
 /// The highest number that was given out; 0 before the first.
 #[inline]
 pub fn taken(hot: &HotOut) -> u64 {
-    hot.next.load(Ordering::Acquire).min(LAST)
+    hot.next.load_acquire().min(LAST)
 }
 
 /// `next` is the last number given out.
 #[inline]
-fn take_from(next: &AtomicU64, lease_end: u64, count: u32) -> Result<Range<u64>, Exhausted> {
+fn take_from(next: &impl AtomicWord, lease_end: u64, count: u32) -> Result<Range<u64>, Exhausted> {
     let end = LAST.min(lease_end);
     let exhausted = if lease_end < LAST { Exhausted::Lease } else { Exhausted::Numbers };
     // Without this look, a core that waits for its lease would run through the numbers while it waits.
-    let room = end.saturating_sub(next.load(Ordering::Relaxed));
+    let room = end.saturating_sub(next.load_acquire());
     if room == 0 {
         return Err(exhausted);
     }
     let wanted = u64::from(count).min(room);
-    let last = next.fetch_add(wanted, Ordering::AcqRel);
+    let last = next.add(wanted);
     // Others may have been here since the look.
     let given = wanted.min(end.saturating_sub(last));
     if given == 0 && wanted != 0 {
         return Err(exhausted);
     }
     Ok(last + 1..last + 1 + given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU64;
+    use loom::thread;
+
+    /// Every interleaving of two cores that take these counts from numbers that end 3 further on.
+    fn take_on_two_cores(counts: [u32; 2]) {
+        loom::model(move || {
+            let next = Arc::new(AtomicU64::new(LAST - 3));
+            let run = |next: Arc<AtomicU64>, count: u32| {
+                move || -> Vec<u64> {
+                    (0..2).flat_map(|_| take_from(&*next, u64::MAX, count).unwrap_or(0..0)).collect()
+                }
+            };
+            let other = thread::spawn(run(Arc::clone(&next), counts[1]));
+            let mut numbers = run(Arc::clone(&next), counts[0])();
+            numbers.extend(other.join().expect("the core finishes"));
+            numbers.sort_unstable();
+            assert_eq!(numbers, [LAST - 2, LAST - 1, LAST]);
+            assert_eq!(take_from(&*next, u64::MAX, 1), Err(Exhausted::Numbers));
+        });
+    }
+
+    #[test]
+    fn two_cores_share_the_last_numbers_in_every_interleaving() {
+        take_on_two_cores([2, 2]);
+        take_on_two_cores([1, 3]);
+        take_on_two_cores([64, 64]);
+    }
 }

@@ -20,9 +20,9 @@
 //!
 //! The words are never reset while a key lives (F8).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use tandem_shm::WINDOW_WORDS;
+
+use crate::AtomicWord;
 
 /// Sequence numbers of one word.
 pub const BLOCK: u64 = 32;
@@ -46,33 +46,6 @@ pub enum Verdict {
     Replayed,
     /// Below what the window covers.
     TooOld,
-}
-
-/// A 64-bit word that several cores change; `std`'s atomic, or that of a model checker.
-pub trait AtomicWord {
-    /// Reads; what was written before a value that it sees is visible.
-    fn load_acquire(&self) -> u64;
-    /// Replaces `current` by `new`, both ordered; otherwise answers what is there. May fail without cause.
-    fn exchange(&self, current: u64, new: u64) -> Result<u64, u64>;
-    /// Raises to `value` if that is higher, ordered after everything before it.
-    fn raise(&self, value: u64);
-}
-
-impl AtomicWord for AtomicU64 {
-    #[inline]
-    fn load_acquire(&self) -> u64 {
-        self.load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn exchange(&self, current: u64, new: u64) -> Result<u64, u64> {
-        self.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
-    }
-
-    #[inline]
-    fn raise(&self, value: u64) {
-        self.fetch_max(value, Ordering::Release);
-    }
 }
 
 /// Where a number lives: the word, its block number, and its bit.

@@ -127,7 +127,7 @@ fn takes_of_cores(hot: &HotState, cores: u32) -> Vec<u64> {
 
 #[test]
 fn cores_never_take_a_number_twice_nor_past_the_end() {
-    for (from, lease_end, end) in [(0, 1_000_000, 1_000_000), (LAST - 1_000_000, u64::MAX, LAST)] {
+    for (from, lease_end, end) in [(0, 200_000, 200_000), (LAST - 200_000, u64::MAX, LAST)] {
         let hot = hot();
         let out = hot.outbound(0).expect("slot 0");
         out.next.store(from, Relaxed);
@@ -200,7 +200,7 @@ fn cores_never_take_an_iv_twice() {
 #[test]
 fn cores_never_take_a_block_twice() {
     // A new source for each IV, so that all cores are at the counter of the node all the time.
-    let each = 300_000;
+    let each = 100_000;
     let ivs = ivs_of_cores(each, |_, hot| IvSource::new().next(hot.header(), 0).expect("an IV"));
     assert_distinct(ivs, 4 * each);
 }

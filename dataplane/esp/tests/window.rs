@@ -189,7 +189,7 @@ fn word_of_a_newer_block_refuses_also_before_the_top_has_moved() {
 #[test]
 fn cores_never_accept_a_number_twice() {
     const CORES: u64 = 4;
-    const LAST: u64 = 200_000;
+    const LAST: u64 = 60_000;
     let window = Window::<8>::new();
     let start = Barrier::new(CORES as usize);
     let accepted: Vec<Vec<u64>> = thread::scope(|scope| {

@@ -4,7 +4,8 @@
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
-use tandem_esp::window::{self, AtomicWord, BLOCK, Verdict};
+use tandem_esp::AtomicWord;
+use tandem_esp::window::{self, BLOCK, Verdict};
 
 /// Two words: every second block displaces the one before last.
 const WORDS: usize = 2;
@@ -22,6 +23,10 @@ impl AtomicWord for Word {
 
     fn raise(&self, value: u64) {
         self.0.fetch_max(value, Ordering::Release);
+    }
+
+    fn add(&self, value: u64) -> u64 {
+        self.0.fetch_add(value, Ordering::AcqRel)
     }
 }
 
