@@ -120,7 +120,7 @@ fn walk<const N: usize>(start: u64, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn window_is_the_model_from_the_first_number(
