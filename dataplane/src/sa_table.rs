@@ -11,6 +11,7 @@
 
 use ipnet::Ipv4Net;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tandem_aead::{Algorithm, Provider};
 use tandem_api::dataplane::{SaSpec, SaStatus};
@@ -157,8 +158,22 @@ struct Installed {
     spec: SaSpec,
 }
 
-/// Identity of an SA: direction and SPI.
-type SaId = (Direction, u32);
+/// Identity of an SA (RFC 4301 section 4.1): inbound SPIs are ours, outbound ones the peer's, so that two
+/// peers may have chosen the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum SaId {
+    Inbound { spi: u32 },
+    Outbound { spi: u32, peer: Ipv4Addr },
+}
+
+impl SaId {
+    fn of(spec: &SaSpec) -> Self {
+        match spec.direction {
+            Direction::Inbound => SaId::Inbound { spi: spec.spi },
+            Direction::Outbound => SaId::Outbound { spi: spec.spi, peer: spec.peer },
+        }
+    }
+}
 
 /// Slots of one direction.
 #[derive(Debug)]
@@ -299,7 +314,7 @@ impl SaAdmin {
     /// SAs installed: (inbound, outbound).
     #[must_use]
     pub fn count(&self) -> (u32, u32) {
-        let inbound = self.installed.keys().filter(|(direction, _)| *direction == Direction::Inbound).count();
+        let inbound = self.installed.keys().filter(|id| matches!(id, SaId::Inbound { .. })).count();
         (inbound as u32, (self.installed.len() - inbound) as u32)
     }
 
@@ -321,7 +336,7 @@ impl SaAdmin {
         let mut outcome = Outcome::default();
         let mut foreign_changed = false;
         for spec in sas {
-            let id = (spec.direction, spec.spi);
+            let id = SaId::of(spec);
             if let Some(installed) = self.installed.get_mut(&id)
                 && installed.spec == *spec
             {
@@ -359,7 +374,7 @@ impl SaAdmin {
         let mut wanted = HashMap::from([(Direction::Inbound, 0usize), (Direction::Outbound, 0)]);
         for spec in sas {
             let SaSpec { spi, transform, direction, .. } = *spec;
-            if !seen.insert((direction, spi)) {
+            if !seen.insert(SaId::of(spec)) {
                 return Err(InstallError::Twice { spi, direction });
             }
             if spi < 256 {

@@ -128,6 +128,19 @@ fn a_policy_number_that_leads_to_the_sa_of_another_tunnel_seals_nothing_into_it(
 }
 
 #[test]
+fn two_peers_may_have_chosen_the_same_spi() {
+    let mut sites = Sites::new("aws-lc-rs");
+    let mut other = Sites::sas_a().remove(0);
+    other.peer = "192.0.2.77".parse().unwrap();
+    other.policy = 9;
+    other.fingerprint = tandem_api::types::KeyFingerprint(77);
+    assert_eq!(sites.a.install(2, &[other]).unwrap().new, 1);
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"still to B", false));
+    assert_eq!(sites.at_host_b().len(), 1);
+    sites.account();
+}
+
+#[test]
 fn an_sa_that_moves_to_another_policy_leaves_the_old_one_without_an_sa() {
     let mut sites = Sites::new("aws-lc-rs");
     let mut moved = Sites::sas_a();

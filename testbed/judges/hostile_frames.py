@@ -186,7 +186,7 @@ class Maker:
 
         octets = lambda low, high: self.random.randbytes(self.random.randint(low, high))  # noqa: E731
         garbage = lambda: octets(8, 200)  # noqa: E731
-        slow = ["slow_path_rate_limit", "slow_path_full"]
+        slow = ["slow_path_full"]
         self.ip("garbage-esp", [outer(octets(0, 300)) for _ in each], ["esp_no_sa", "esp_truncated"])
         self.ip("garbage-ike", [outer(udp(i % 60000, 500, garbage()), protocol=17) for i in each],
                 ["ike_no_daemon", *slow])

@@ -91,7 +91,6 @@ counters! {
         PortUnknown = "port_unknown", "the outgoing interface is down or gone";
         // The gateway itself.
         SlowPathFull = "slow_path_full", "slow-path queue full";
-        SlowPathRateLimit = "slow_path_rate_limit", "too many packets for the gateway itself from this worker";
         LocalUnhandled = "local_unhandled", "for a virtual address, and no service of ours (only ICMP echo is answered)";
         IkeNoDaemon = "ike_no_daemon", "IKE packet, and no IKE daemon listens";
         UdpEncapUnknown = "udp_encap_unknown", "UDP port 4500 that is neither IKE nor ESP of a known SA";

@@ -5,6 +5,7 @@ use super::resolution::Resolution;
 use super::threads::{WorkerHandle, lock};
 use crate::counters::Sums;
 use crate::fib::{Kernel, Link, PortIndex};
+use crate::netlink::Asker;
 use crate::pipeline::Shared;
 use crate::policy::PolicyTable;
 use crate::sa_table::SaAdmin;
@@ -12,7 +13,7 @@ use crate::slow_path::SlowPath;
 use crate::tables::{PORTS_MAX, PortTable, Tables};
 use crate::worker::Command;
 use anyhow::{Context, bail, ensure};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,9 @@ use tandem_api::types::Role;
 use tandem_ebpf::Prefix;
 use tandem_shm::{Publisher, ROLE_ACTIVE, ROLE_STANDBY, StatsRegion};
 use tandem_xsk::PortStatistics;
+
+/// Neighbours that the kernel is told to keep resolved, at most: each costs a probe every few seconds.
+const MANAGED_MAX: usize = 4096;
 
 /// All that a running data plane holds.
 pub struct Core {
@@ -50,6 +54,10 @@ pub struct Core {
     pub slow_path: Arc<Mutex<SlowPath>>,
     /// What the slow path knows of the kernel.
     pub resolution: Arc<Mutex<Resolution>>,
+    /// Has neighbours kept resolved.
+    pub asker: Asker,
+    /// Neighbours (link, address) that the kernel was told to keep resolved.
+    pub managed: BTreeSet<(u32, u32)>,
     /// Where links are pinned.
     pub bpffs: PathBuf,
     /// What is known of the kernel.
@@ -267,6 +275,23 @@ impl Core {
         self.publisher.publish(&self.shared.fib, Some(Box::new(fib)));
         self.publisher.reclaim();
         *lock(&self.resolution) = Resolution::new(&self.kernel, &ports);
+        self.manage_neighbours(&ports);
+    }
+
+    /// Has gateways resolved, and every neighbour kept resolved: the kernel does not see the traffic that
+    /// would tell it that one has gone or moved.
+    fn manage_neighbours(&mut self, ports: &HashMap<u32, PortIndex>) {
+        let (neighbours, managed) = (&self.kernel.neighbours, &mut self.managed);
+        managed.retain(|key| neighbours.contains_key(key));
+        let known = neighbours.keys().filter(|(ifindex, _)| ports.contains_key(ifindex)).copied();
+        let wanted: BTreeSet<_> = known.chain(self.kernel.gateways(ports)).collect();
+        for key in wanted.into_iter().take(MANAGED_MAX) {
+            if managed.insert(key)
+                && let Err(error) = self.asker.manage(key.0, key.1)
+            {
+                tracing::debug!("neighbour {}: {error}", Ipv4Addr::from_bits(key.1));
+            }
+        }
     }
 
     /// Takes over what the kernel has changed.

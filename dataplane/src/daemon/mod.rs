@@ -13,13 +13,13 @@ use self::core::Core;
 use self::socket::{Connection, Listener};
 use self::threads::lock;
 use crate::fib::Kernel;
-use crate::netlink::Follower;
+use crate::netlink::{Asker, Follower};
 use crate::pipeline::Shared;
 use crate::sa_table::SaAdmin;
 use crate::slow_path::SlowPath;
 use anyhow::{Context, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -256,6 +256,8 @@ fn start_core(
         workers,
         slow_path,
         resolution,
+        asker: Asker::open().context("cannot open a netlink socket for neighbours")?,
+        managed: BTreeSet::new(),
         bpffs: places.bpffs.clone(),
         kernel,
         config: Config { interfaces: Vec::new(), policies: Vec::new() },
