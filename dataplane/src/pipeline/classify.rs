@@ -4,6 +4,7 @@
 use super::Round;
 use super::io::ETHERNET;
 use crate::slow_path::PuntKind;
+use core::ops::Range;
 use tandem_api::counters::DropReason;
 use tandem_api::types::Side;
 use tandem_wire::ethernet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4};
@@ -14,12 +15,8 @@ use tandem_xsk::{Batch, Frame};
 /// What the headers of a frame say.
 enum Kind {
     Arp,
-    /// ESP for a virtual address: where it lies in the frame, and the outer header's TOS.
-    Esp {
-        start: usize,
-        end: usize,
-        tos: u8,
-    },
+    /// ESP for a virtual address.
+    Esp(Outer),
     /// For a virtual address and for the slow path; the IP packet ends here.
     Local {
         end: usize,
@@ -27,7 +24,29 @@ enum Kind {
     /// To be forwarded; the IP packet ends here.
     Transit {
         end: usize,
+        addresses: Addresses,
     },
+}
+
+/// Source and destination of an IP packet, host byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub source: u32,
+    pub destination: u32,
+}
+
+impl Addresses {
+    pub(super) fn of(header: &ipv4::Header) -> Self {
+        Self { source: header.src(), destination: header.dst() }
+    }
+}
+
+/// An outer packet that holds ESP.
+pub(super) struct Outer {
+    /// ESP header to ICV, in the frame.
+    pub esp: Range<usize>,
+    pub addresses: Addresses,
+    pub tos: u8,
 }
 
 impl Round<'_> {
@@ -42,16 +61,16 @@ impl Round<'_> {
             match self.kind(&frame) {
                 Err(reason) => self.io.drop(frame, reason),
                 Ok(Kind::Arp) => self.io.punt(frame, self.ingress, PuntKind::Arp),
-                Ok(Kind::Esp { start, end, tos }) => self.inbound(frame, start, end, tos),
+                Ok(Kind::Esp(outer)) => self.inbound(frame, &outer),
                 Ok(Kind::Local { end }) => {
-                    let frame = packet(frame, ETHERNET, end);
+                    let frame = packet(frame, ETHERNET..end);
                     self.io.punt(frame, self.ingress, PuntKind::Local);
                 }
-                Ok(Kind::Transit { end }) => {
-                    let frame = packet(frame, ETHERNET, end);
+                Ok(Kind::Transit { end, addresses }) => {
+                    let frame = packet(frame, ETHERNET..end);
                     match side {
-                        Some(Side::Inside) => self.outbound(frame),
-                        Some(Side::Outside) => self.clear_from_outside(frame),
+                        Some(Side::Inside) => self.outbound(frame, addresses),
+                        Some(Side::Outside) => self.clear_from_outside(frame, addresses),
                         None => self.io.drop(frame, DropReason::PortUnknown),
                     }
                 }
@@ -85,15 +104,17 @@ impl Round<'_> {
         if ipv4::is_multicast_or_broadcast(destination) {
             return Err(DropReason::Ipv4Multicast);
         }
-        Ok(Kind::Transit { end })
+        Ok(Kind::Transit { end, addresses: Addresses::of(packet.header) })
     }
 
     fn local_kind(&self, packet: &ipv4::Packet<'_>, end: usize) -> Result<Kind, DropReason> {
         match packet.header.protocol {
             PROTOCOL_ESP if packet.is_fragment() => Err(DropReason::EspFragment),
-            PROTOCOL_ESP => {
-                Ok(Kind::Esp { start: ETHERNET + packet.header.header_len(), end, tos: packet.header.tos })
-            }
+            PROTOCOL_ESP => Ok(Kind::Esp(Outer {
+                esp: ETHERNET + packet.header.header_len()..end,
+                addresses: Addresses::of(packet.header),
+                tos: packet.header.tos,
+            })),
             PROTOCOL_ICMP if !packet.is_fragment() => Ok(Kind::Local { end }),
             PROTOCOL_UDP if !packet.is_fragment() => Err(ike_reason(packet.payload)),
             _ => Err(DropReason::LocalUnhandled),
@@ -114,10 +135,10 @@ fn ike_reason(payload: &[u8]) -> DropReason {
     }
 }
 
-/// The frame without what lies before `start` and after `end` (both within it).
-pub(super) fn packet(mut frame: Frame, start: usize, end: usize) -> Frame {
-    frame.truncate(end);
+/// The frame cut down to `range`, which must lie within it.
+pub(super) fn packet(mut frame: Frame, range: Range<usize>) -> Frame {
+    frame.truncate(range.end);
     // Cannot fail: the caller has parsed headers up to `start`.
-    let _ = frame.pull_front(start);
+    let _ = frame.pull_front(range.start);
     frame
 }

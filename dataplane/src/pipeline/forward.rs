@@ -1,6 +1,7 @@
 //! Forwarding in clear: to the inside what came out of a tunnel, past the tunnels what policy lets by.
 
-use super::{Round, classify};
+use super::Round;
+use super::classify::{Addresses, packet};
 use crate::fib::{PortIndex, Target};
 use crate::slow_path::PuntKind;
 use arrayvec::ArrayVec;
@@ -61,10 +62,8 @@ impl Target {
 
 impl Round<'_> {
     /// Sends an IP packet where the kernel's routes say.
-    pub(super) fn forward(&mut self, mut frame: Frame, origin: Origin) {
-        let Some((_, destination)) = self.addresses(&frame) else {
-            return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
-        };
+    pub(super) fn forward(&mut self, mut frame: Frame, addresses: Addresses, origin: Origin) {
+        let destination = addresses.destination;
         if origin == Origin::Tunnel {
             if self.tables.is_virtual(destination) {
                 return self.local(frame);
@@ -80,7 +79,7 @@ impl Round<'_> {
         // tunnel, and never out in clear by accident.
         let egress = target.port().and_then(|port| self.tables.side(port));
         if origin == Origin::Tunnel && egress != Some(Side::Inside) {
-            return self.outbound(frame);
+            return self.outbound(frame, addresses);
         }
         let mtu = match target.mtu() {
             Ok(mtu) => mtu,
@@ -216,7 +215,7 @@ impl Round<'_> {
         }
         self.io.counts.add(Counter::Fragmented, 1);
         self.io.counts.add(Counter::Created, made.len() as u64);
-        made.insert(0, classify::packet(frame, 0, len));
+        made.insert(0, packet(frame, 0..len));
         Fragments::Made(made)
     }
 

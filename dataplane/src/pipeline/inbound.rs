@@ -4,7 +4,7 @@
 //! opened, which is cheap, and set after, when the packet is known to be authentic. The bit is set
 //! before the packet has any effect, so a crash loses a packet and never repeats one.
 
-use super::classify::packet;
+use super::classify::{Addresses, Outer, packet};
 use super::forward::Origin;
 use super::{Opening, Round};
 use arrayvec::ArrayVec;
@@ -20,33 +20,27 @@ use tandem_wire::{esp, ipv4};
 use tandem_xsk::{BURST, Frame};
 
 impl<'r> Round<'r> {
-    /// An ESP packet for a virtual address; ESP header to ICV lie at `start..end` of the frame.
-    pub(super) fn inbound(&mut self, frame: Frame, start: usize, end: usize, outer_tos: u8) {
-        match self.admit(&frame, start, end) {
+    /// An ESP packet for a virtual address.
+    pub(super) fn inbound(&mut self, frame: Frame, outer: &Outer) {
+        match self.admit(&frame, outer) {
             Ok((sequence, sa, hot)) => {
                 if self.opening.is_full() {
                     self.open();
                 }
-                let frame = packet(frame, start, end);
-                self.opening.push(Opening { frame, sequence, outer_tos, sa, hot });
+                let frame = packet(frame, outer.esp.clone());
+                self.opening.push(Opening { frame, sequence, outer_tos: outer.tos, sa, hot });
             }
             Err(reason) => self.io.drop(frame, reason),
         }
     }
 
     /// Everything that can be said before the packet is opened.
-    fn admit(
-        &self,
-        frame: &Frame,
-        start: usize,
-        end: usize,
-    ) -> Result<(u32, &'r SaIn, &'r HotIn), DropReason> {
-        let data = self.io.umem.data(frame);
-        let outer = ipv4::parse(&data[super::io::ETHERNET..]).map_err(|_| DropReason::FrameTruncated)?;
-        let text = data.get(start..end).ok_or(DropReason::EspTruncated)?;
+    fn admit(&self, frame: &Frame, outer: &Outer) -> Result<(u32, &'r SaIn, &'r HotIn), DropReason> {
+        let text = self.io.umem.data(frame).get(outer.esp.clone()).ok_or(DropReason::EspTruncated)?;
         let (header, _) = esp::parse(text).map_err(|_| DropReason::EspTruncated)?;
         let sa = self.shared.sas.inbound(header.spi.get(), self.reader).ok_or(DropReason::EspNoSa)?;
-        if outer.header.source_addr() != sa.peer() || outer.header.destination_addr() != sa.local() {
+        let Addresses { source, destination } = outer.addresses;
+        if source != sa.peer().to_bits() || destination != sa.local().to_bits() {
             return Err(DropReason::EspWrongPeer);
         }
         // The text is padded to a multiple of 4 (RFC 4303 section 2.4); so are all fields around it.
@@ -100,9 +94,9 @@ impl<'r> Round<'r> {
             return self.io.drop(frame, reason);
         }
         match self.unwrap(frame, outer_tos, sa) {
-            Ok(frame) => {
+            Ok((frame, addresses)) => {
                 accepted.add(hot, frame.len());
-                self.forward(frame, Origin::Tunnel);
+                self.forward(frame, addresses, Origin::Tunnel);
             }
             Err((frame, reason)) => {
                 if reason != DropReason::EspDummy {
@@ -114,7 +108,12 @@ impl<'r> Round<'r> {
     }
 
     /// The inner packet of an authentic one, or why there is none.
-    fn unwrap(&mut self, mut frame: Frame, outer_tos: u8, sa: &SaIn) -> Result<Frame, (Frame, DropReason)> {
+    fn unwrap(
+        &mut self,
+        mut frame: Frame,
+        outer_tos: u8,
+        sa: &SaIn,
+    ) -> Result<(Frame, Addresses), (Frame, DropReason)> {
         let data = self.io.umem.data_mut(&mut frame);
         let inner = match SaIn::finish(data) {
             Ok(inner) => inner,
@@ -127,8 +126,8 @@ impl<'r> Round<'r> {
                 return Err((frame, reason));
             }
         };
-        match inner_len(&mut data[inner.clone()], outer_tos, sa) {
-            Ok(len) => Ok(packet(frame, inner.start, inner.start + len)),
+        match check_inner(&mut data[inner.clone()], outer_tos, sa) {
+            Ok((len, addresses)) => Ok((packet(frame, inner.start..inner.start + len), addresses)),
             Err(reason) => Err((frame, reason)),
         }
     }
@@ -136,7 +135,7 @@ impl<'r> Round<'r> {
 
 /// Checks the inner packet against the SA's selectors (RFC 4301 section 5.2), joins the ECN fields
 /// (RFC 6040 section 4.2), and returns its length without traffic-flow-confidentiality padding.
-fn inner_len(inner: &mut [u8], outer_tos: u8, sa: &SaIn) -> Result<usize, DropReason> {
+fn check_inner(inner: &mut [u8], outer_tos: u8, sa: &SaIn) -> Result<(usize, Addresses), DropReason> {
     let packet = ipv4::parse(inner).map_err(|_| DropReason::InnerInvalid)?;
     if !packet.header_checksum_ok() || !ipv4::source_is_valid(packet.header.src()) {
         return Err(DropReason::InnerInvalid);
@@ -144,9 +143,9 @@ fn inner_len(inner: &mut [u8], outer_tos: u8, sa: &SaIn) -> Result<usize, DropRe
     if !sa.permits(packet.header.src(), packet.header.dst()) {
         return Err(DropReason::InnerSelectorMismatch);
     }
-    let len = packet.total_len();
+    let checked = (packet.total_len(), Addresses::of(packet.header));
     ecn::decapsulate(outer_tos, inner).map_err(|_| DropReason::InnerCongestion)?;
-    Ok(len)
+    Ok(checked)
 }
 
 fn refuse(verdict: Verdict, hot: &HotIn) -> Result<(), DropReason> {

@@ -3,6 +3,7 @@
 //! A packet never leaves in clear where policy says protect: no SA means a drop by name. Sequence
 //! numbers and nonces are taken before sealing, so a crash leaves a gap and never a repetition.
 
+use super::classify::Addresses;
 use super::forward::{Fragments, Origin};
 use super::{Round, Sealing};
 use crate::fib::Target;
@@ -23,15 +24,12 @@ const IP_AND_TCP: usize = 40;
 
 impl<'r> Round<'r> {
     /// An IP packet from inside, or one to be forwarded to the outside.
-    pub(super) fn outbound(&mut self, frame: Frame) {
-        let Some((local, remote)) = self.addresses(&frame) else {
-            return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
-        };
-        match self.tables.policies.lookup(local, remote) {
-            Some(Action::Protect { policy }) => self.protect(frame, policy, (local, remote), Origin::Inside),
+    pub(super) fn outbound(&mut self, frame: Frame, addresses: Addresses) {
+        match self.tables.policies.lookup(addresses.source, addresses.destination) {
+            Some(Action::Protect { policy }) => self.protect(frame, policy, addresses, Origin::Inside),
             Some(Action::Bypass) => {
                 self.io.counts.add(Counter::Bypassed, 1);
-                self.forward(frame, Origin::Bypass);
+                self.forward(frame, addresses, Origin::Bypass);
             }
             Some(Action::Discard) => self.io.drop(frame, DropReason::PolicyDiscard),
             None => self.io.drop(frame, DropReason::PolicyNone),
@@ -40,40 +38,32 @@ impl<'r> Round<'r> {
 
     /// A packet that the gateway itself made (an answer, an ICMP error).
     pub(super) fn originate(&mut self, frame: Frame) {
-        let Some((local, remote)) = self.addresses(&frame) else {
+        let Ok(addresses) = ipv4::parse(self.io.umem.data(&frame)).map(|packet| Addresses::of(packet.header))
+        else {
             return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
         };
-        match self.tables.policies.lookup(local, remote) {
-            Some(Action::Protect { policy }) => self.protect(frame, policy, (local, remote), Origin::Gateway),
+        match self.tables.policies.lookup(addresses.source, addresses.destination) {
+            Some(Action::Protect { policy }) => self.protect(frame, policy, addresses, Origin::Gateway),
             Some(Action::Discard) => self.io.drop(frame, DropReason::PolicyDiscard),
-            Some(Action::Bypass) | None => self.forward(frame, Origin::Gateway),
+            Some(Action::Bypass) | None => self.forward(frame, addresses, Origin::Gateway),
         }
     }
 
     /// A clear packet from outside that the XDP program took because it claims to come from a
     /// protected network: the same policies, read in reverse.
-    pub(super) fn clear_from_outside(&mut self, frame: Frame) {
-        let Some((remote, local)) = self.addresses(&frame) else {
-            return self.io.drop(frame, DropReason::Ipv4HeaderInvalid);
-        };
-        match self.tables.policies.lookup(local, remote) {
+    pub(super) fn clear_from_outside(&mut self, frame: Frame, addresses: Addresses) {
+        match self.tables.policies.lookup(addresses.destination, addresses.source) {
             Some(Action::Protect { .. }) => self.io.drop(frame, DropReason::PolicyClearInbound),
             Some(Action::Bypass) => {
                 self.io.counts.add(Counter::Bypassed, 1);
-                self.forward(frame, Origin::Bypass);
+                self.forward(frame, addresses, Origin::Bypass);
             }
             Some(Action::Discard) => self.io.drop(frame, DropReason::PolicyDiscard),
             None => self.io.drop(frame, DropReason::PolicyNone),
         }
     }
 
-    /// Source and destination, host byte order.
-    pub(super) fn addresses(&self, frame: &Frame) -> Option<(u32, u32)> {
-        let packet = ipv4::parse(self.io.umem.data(frame)).ok()?;
-        Some((packet.header.src(), packet.header.dst()))
-    }
-
-    fn protect(&mut self, mut frame: Frame, policy: u32, addresses: (u32, u32), origin: Origin) {
+    fn protect(&mut self, mut frame: Frame, policy: u32, addresses: Addresses, origin: Origin) {
         let (sa, hot, target, mtu) = match self.tunnel(policy, addresses) {
             Ok(tunnel) => tunnel,
             Err(reason) => return self.io.drop(frame, reason),
@@ -107,10 +97,10 @@ impl<'r> Round<'r> {
     fn tunnel(
         &self,
         policy: u32,
-        (local, remote): (u32, u32),
+        Addresses { source, destination }: Addresses,
     ) -> Result<(&'r SaOut, &'r HotOut, &'r Target, u16), DropReason> {
         let sas = &self.shared.sas;
-        let sa = sas.outbound(policy, local, remote, self.reader).ok_or(DropReason::NoSa)?;
+        let sa = sas.outbound(policy, source, destination, self.reader).ok_or(DropReason::NoSa)?;
         let hot = self.shared.hot.outbound(sa.slot()).ok_or(DropReason::NoSa)?;
         let target = self.fib.lookup(sa.peer().into()).ok_or(DropReason::NoRoute)?;
         Ok((sa, hot, target, target.mtu()?))
