@@ -20,7 +20,9 @@ mod scapy_packets;
 
 fn main() -> io::Result<()> {
     write("wire", packets())?;
-    write("api_message", messages())
+    write("api_message", messages())?;
+    write("config", configurations())?;
+    write("pipeline", traffic())
 }
 
 /// Replaces the committed corpus of `target`.
@@ -204,4 +206,144 @@ fn status() -> Status {
         workers: vec![WorkerStatus { worker: 0, core: Some(1), rounds: 99, free_frames: 4_000 }],
         sas: (1, 1),
     }
+}
+
+const CONFIGURATION: &str = r#"
+[node]
+name = "gw-a"
+state-directory = "/var/lib/tandem"
+control-socket = "/run/tandem/control.sock"
+control-group = "netadmin"
+
+[dataplane]
+socket = "/run/tandem/dataplane.sock"
+workers = 2
+max-sas = 4096
+frames = 16384
+aead = "auto"
+idle = "adaptive"
+
+[[interface]]
+name = "eth0"
+side = "inside"
+virtual-addresses = ["10.1.0.1/24"]
+virtual-mac = "02:00:5e:00:53:01"
+xdp-mode = "native"
+queues = 2
+mss-clamp = true
+
+[[interface]]
+name = "eth1"
+side = "outside"
+virtual-addresses = ["192.0.2.1/24"]
+
+[[crypto-map]]
+name = "branch"
+priority = 100
+local = "192.0.2.1"
+peer = "198.51.100.2"
+protect = [{ local = "10.1.0.0/16", remote = "10.2.0.0/16" }, { local = "10.1.0.0/16", remote = "10.3.0.0/16" }]
+[crypto-map.static.inbound]
+spi = 0x1001
+transform = "aes128gcm16"
+key = "000102030405060708090a0b0c0d0e0f10111213"
+[crypto-map.static.outbound]
+spi = 0x2001
+transform = "aes256gcm16"
+key-file = "/etc/tandem/branch.key"
+base-term = 5
+
+[[policy]]
+name = "internet"
+priority = 200
+local = "10.1.0.0/16"
+remote = "203.0.113.0/24"
+action = "bypass"
+
+[[policy]]
+name = "rest"
+priority = 300
+local = "10.1.0.0/16"
+remote = "0.0.0.0/0"
+action = "discard"
+"#;
+const KEY_FILE: &str = "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f40414243\n";
+
+fn configurations() -> Vec<(&'static str, Vec<u8>)> {
+    let with = |from: &str, to: &str| {
+        assert!(CONFIGURATION.contains(from), "{from}");
+        format!("{}\0{KEY_FILE}", CONFIGURATION.replace(from, to)).into_bytes()
+    };
+    vec![
+        ("good", with("", "")),
+        ("short-key-file", format!("{CONFIGURATION}\0{}", &KEY_FILE[..40]).into_bytes()),
+        ("not-toml", with("[[policy]]", "[[policy")),
+        ("same-priority", with("priority = 300", "priority = 200")),
+        ("unknown-key", with("idle =", "idel =")),
+        ("unreadable-key-file", with("/etc/tandem/branch.key", "unreadable")),
+        ("same-address", with("192.0.2.1/24", "10.1.0.1/24")),
+        ("wrong-types", with("workers = 2", "workers = \"2\"")),
+        ("few-frames", with("frames = 16384", "frames = 64")),
+        ("empty", vec![]),
+    ]
+}
+
+/// Records of the target: kind, length, octets.
+fn traffic() -> Vec<(&'static str, Vec<u8>)> {
+    use scapy_packets::*;
+    let record = |kind: u8, octets: &[u8]| {
+        let len = u8::try_from(octets.len()).expect("a record has 255 octets at most");
+        [&[kind, len], octets].concat()
+    };
+    // An IPv4 packet whose checksum the target makes right.
+    let packet = |protocol: u8, source: [u8; 4], destination: [u8; 4], payload: &[u8]| {
+        let len = 20 + u8::try_from(payload.len()).expect("a short payload");
+        let header = [&[0x45, 0, 0, len, 0, 1, 0, 0, 64, protocol, 0, 0], &source[..], &destination].concat();
+        [&header[..], payload].concat()
+    };
+    let (host, remote) = ([10, 1, 0, 10], [10, 2, 0, 10]);
+    let (ours_inside, ours_outside, peer) = ([10, 1, 0, 1], [192, 0, 2, 1], [192, 0, 2, 2]);
+    let udp = [0x10, 0, 0x20, 0, 0, 12, 0, 0, 1, 2, 3, 4];
+    let syn = &SYN_1460[20..];
+    // No checksum but this one is right.
+    let echo = [8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
+    let sealed = |sequence: u32, inner: &[u8], trailer: &[u8]| {
+        record(4, &[&sequence.to_be_bytes(), &[0][..], inner, trailer].concat())
+    };
+    // With checksums, for nobody repairs what is sealed.
+    let inner = |ttl: u8| {
+        let mut inner = packet(17, remote, host, &udp);
+        inner[8] = ttl;
+        let sum = inner[..20]
+            .chunks(2)
+            .fold(0u32, |sum, pair| sum + (u32::from(pair[0]) << 8) + u32::from(pair[1]));
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        inner[10..12].copy_from_slice(&sum.to_be_bytes());
+        inner
+    };
+    let good_trailer = [1, 2, 2, 4];
+    vec![
+        ("arp", [record(0, &ARP_REQUEST[..60]), record(1, &ARP_REQUEST[..60])].concat()),
+        ("udp-out", record(2, &packet(17, host, remote, &udp))),
+        ("syn-out", record(2, &packet(6, host, remote, syn))),
+        ("fragment-out", record(7, &[&packet(17, host, remote, &udp)[..], &[200]].concat())),
+        ("bypass-out", record(2, &packet(17, host, peer, &udp))),
+        ("discarded", record(2, &packet(17, host, [198, 51, 100, 1], &udp))),
+        ("no-sa", record(2, &packet(17, host, [10, 3, 0, 1], &udp))),
+        ("ping-inside", record(2, &packet(1, host, ours_inside, &echo))),
+        ("ping-outside", record(3, &packet(1, peer, ours_outside, &echo))),
+        ("ike", record(3, &packet(17, peer, ours_outside, &[1, 0xf4, 1, 0xf4, 0, 8, 0, 0]))),
+        ("clear-from-outside", record(3, &packet(17, remote, host, &udp))),
+        ("sealed", sealed(1, &inner(64), &good_trailer)),
+        ("replayed", [sealed(5, &inner(64), &good_trailer), sealed(5, &inner(64), &good_trailer)].concat()),
+        (
+            "too-old",
+            [sealed(9_999, &inner(64), &good_trailer), sealed(1, &inner(64), &good_trailer)].concat(),
+        ),
+        ("ttl-ends", sealed(2, &inner(1), &good_trailer)),
+        ("bad-padding", sealed(3, &inner(64), &[1, 3, 2, 4])),
+        ("dummy", sealed(4, &inner(64), &[1, 2, 2, 59])),
+        ("altered", record(5, &[0, 30, 1])),
+        ("unresolved", [record(3, &packet(17, peer, [10, 1, 0, 77], &udp)), record(6, &[0; 200])].concat()),
+    ]
 }

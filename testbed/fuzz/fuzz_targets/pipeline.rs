@@ -37,7 +37,7 @@ const SPI_IN: u32 = 0x1001;
 const SPI_OUT: u32 = 0x2001;
 const KEY_IN: u8 = 1;
 const KEY_OUT: u8 = 2;
-const MTU: u32 = 1500;
+const MTU: u16 = 1500;
 
 /// What the octets of a record are.
 enum Kind {
@@ -276,7 +276,7 @@ impl World {
 fn sound(octets: &[u8]) -> ipv4::Packet<'_> {
     let packet = ipv4::parse(octets).expect("an IPv4 packet");
     assert!(packet.header_checksum_ok());
-    assert!(packet.total_len() <= MTU as usize);
+    assert!(packet.total_len() <= usize::from(MTU));
     packet
 }
 
@@ -364,7 +364,7 @@ fn sa(direction: Direction, spi: u32, key: u8) -> SaSpec {
 fn kernel() -> Kernel {
     let mut kernel = Kernel::default();
     for ifindex in [INSIDE, OUTSIDE] {
-        let link = Link { name: format!("if{ifindex}"), kind: None, mac: OWN_MAC, mtu: MTU, up: true };
+        let link = Link { name: format!("if{ifindex}"), kind: None, mac: OWN_MAC, mtu: MTU.into(), up: true };
         kernel.links.insert(ifindex, link);
     }
     for (prefix, ifindex) in [("10.1.0.0/24", INSIDE), ("192.0.2.0/24", OUTSIDE)] {
