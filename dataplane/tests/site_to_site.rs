@@ -128,6 +128,37 @@ fn a_policy_number_that_leads_to_the_sa_of_another_tunnel_seals_nothing_into_it(
 }
 
 #[test]
+fn the_last_sequence_numbers_are_used_and_then_nothing_leaves() {
+    let mut sites = Sites::new("aws-lc-rs");
+    let slot = sites.a.sas().into_iter().find(|sa| sa.window == 0).unwrap().slot;
+    let hot = sites.a.shared().hot.outbound(slot).unwrap();
+    hot.next.store(u64::from(u32::MAX) - 3, std::sync::atomic::Ordering::Relaxed);
+    // One burst that has more packets than there are numbers.
+    (0..10).for_each(|i| sites.inject_a(&udp(HOST_A, HOST_B, 64, &[i], false)));
+    sites.settle();
+    assert_eq!(sites.outer().len(), 3);
+    assert_eq!(sites.at_host_b().len(), 3);
+    assert_eq!(sites.a.dropped(DropReason::SequenceExhausted), 7);
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"one more", false));
+    assert!(sites.outer().is_empty());
+    let outbound = sites.a.sas().into_iter().find(|sa| sa.window == 0).unwrap();
+    assert_eq!((outbound.sequence, outbound.packets, outbound.send_errors), (u64::from(u32::MAX), 3, 8));
+    sites.account();
+}
+
+#[test]
+fn a_key_below_whose_base_term_the_node_is_seals_nothing() {
+    let mut sites = Sites::new("aws-lc-rs");
+    let mut young = Sites::sas_a();
+    young.iter_mut().for_each(|sa| sa.base_term = 3);
+    sites.a.install(2, &young).unwrap();
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"term 2", false));
+    assert!(sites.outer().is_empty());
+    assert_eq!(sites.a.dropped(DropReason::TermExhausted), 1);
+    sites.account();
+}
+
+#[test]
 fn two_peers_may_have_chosen_the_same_spi() {
     let mut sites = Sites::new("aws-lc-rs");
     let mut other = Sites::sas_a().remove(0);

@@ -13,9 +13,9 @@ use arrayvec::ArrayVec;
 use std::sync::atomic::Ordering;
 use tandem_aead::SealJob;
 use tandem_api::counters::{Counter, DropReason};
-use tandem_esp::SaOut;
 use tandem_esp::sequence;
-use tandem_shm::HotOut;
+use tandem_esp::{IvSource, SaOut};
+use tandem_shm::{HotHeader, HotOut};
 use tandem_wire::{ipv4, tcp};
 use tandem_xsk::{BURST, Frame};
 
@@ -139,37 +139,26 @@ impl<'r> Round<'r> {
         for run in waiting.chunk_by_mut(|a, b| core::ptr::eq(a.sa, b.sa)) {
             let Some(Sealing { sa, hot, .. }) = run.first() else { continue };
             let (sa, hot) = (*sa, *hot);
-            let count = run.len();
-            match sequence::take(hot, count as u32) {
-                Ok(numbers) => {
-                    let (mut packets, mut bytes) = (0, 0);
-                    for (sealing, number) in run.iter_mut().zip(numbers) {
-                        let inner_len = sealing.inner_len;
-                        let buffer = umem.data_mut(&mut sealing.frame);
-                        match self.ivs.next(header, sa.base_term()) {
-                            Ok(iv) => match sa.prepare(buffer, number, iv) {
-                                Ok(job) => {
-                                    packets += 1;
-                                    bytes += inner_len as u64;
-                                    jobs.push(job);
-                                }
-                                Err(_) => failed[index] = Some(DropReason::NoHeadroom),
-                            },
-                            Err(_) => failed[index] = Some(DropReason::TermExhausted),
-                        }
-                        index += 1;
+            let count = run.len() as u64;
+            // May be fewer numbers than packets: then those at the end get none.
+            let mut numbers = sequence::take(hot, count as u32).unwrap_or_default();
+            let (mut packets, mut bytes) = (0, 0);
+            for sealing in run.iter_mut() {
+                let inner_len = sealing.inner_len;
+                match prepare(sa, umem.data_mut(&mut sealing.frame), numbers.next(), self.ivs, header) {
+                    Ok(job) => {
+                        packets += 1;
+                        bytes += inner_len as u64;
+                        jobs.push(job);
                     }
-                    hot.packets.fetch_add(packets, Ordering::Relaxed);
-                    hot.bytes.fetch_add(bytes, Ordering::Relaxed);
-                    if packets != count as u64 {
-                        hot.send_errors.fetch_add(count as u64 - packets, Ordering::Relaxed);
-                    }
+                    Err(reason) => failed[index] = Some(reason),
                 }
-                Err(_) => {
-                    failed[index..index + count].fill(Some(DropReason::SequenceExhausted));
-                    hot.send_errors.fetch_add(count as u64, Ordering::Relaxed);
-                    index += count;
-                }
+                index += 1;
+            }
+            hot.packets.fetch_add(packets, Ordering::Relaxed);
+            hot.bytes.fetch_add(bytes, Ordering::Relaxed);
+            if packets != count {
+                hot.send_errors.fetch_add(count - packets, Ordering::Relaxed);
             }
         }
         self.provider.seal(&mut jobs);
@@ -183,4 +172,18 @@ impl<'r> Round<'r> {
             }
         }
     }
+}
+
+/// The job that seals the packet in `buffer`, with its number and a fresh IV.
+#[inline]
+fn prepare<'a>(
+    sa: &'a SaOut,
+    buffer: &'a mut [u8],
+    number: Option<u64>,
+    ivs: &mut IvSource,
+    header: &HotHeader,
+) -> Result<SealJob<'a>, DropReason> {
+    let number = number.ok_or(DropReason::SequenceExhausted)?;
+    let iv = ivs.next(header, sa.base_term()).map_err(|_| DropReason::TermExhausted)?;
+    sa.prepare(buffer, number, iv).map_err(|_| DropReason::NoHeadroom)
 }
