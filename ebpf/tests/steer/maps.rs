@@ -24,7 +24,12 @@ fn the_set_of_prefixes_is_exactly_the_last_one_given() {
         bench.program.set_protected(&[prefix("10.1.0.0", 16), prefix("10.2.0.0", 16)]).expect("set");
         bench
             .program
-            .set_protected(&[prefix("10.2.0.0", 16), prefix("10.3.9.9", 24), prefix("10.3.9.0", 24)])
+            .set_protected(&[
+                prefix("10.2.0.0", 16),
+                prefix("10.3.9.9", 24),
+                prefix("10.3.9.0", 24),
+                prefix("10.4.4.4", 32),
+            ])
             .expect("set");
         for (destination, expected) in [
             ([10, 1, 1, 1], Action::Pass),
@@ -33,6 +38,8 @@ fn the_set_of_prefixes_is_exactly_the_last_one_given() {
             ([10, 3, 8, 255], Action::Pass),
             ([10, 3, 9, 0], Action::Redirect),
             ([10, 3, 10, 0], Action::Pass),
+            ([10, 4, 4, 4], Action::Redirect),
+            ([10, 4, 4, 5], Action::Pass),
         ] {
             assert_eq!(action(&mut bench, &inside_to(destination)), expected, "{destination:?}");
         }

@@ -1,6 +1,6 @@
 //! The pinned link: it outlives its owner, is replaced in one step, and goes when it is told to.
 
-use crate::lab::{GATEWAY_ADDRESS, Lab, in_lab, index, ip, mac};
+use crate::lab::{Lab, in_lab, index, ip, mac};
 use crate::live::{Kernel, Stream, configure, configured, send};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -84,7 +84,7 @@ fn a_killed_owner_leaves_the_program_failing_closed() {
         let before = attachment(&pin).expect("readable").expect("pinned");
         assert_eq!(before.ifindex, lab.ifindex);
         send(lab, 5);
-        assert_eq!(kernel.arrived(), (0, 5));
+        kernel.assert_arrived(0, 5, "with an owner");
 
         let stream = Stream::start(lab);
         owner.kill();
@@ -100,9 +100,8 @@ fn a_killed_owner_leaves_the_program_failing_closed() {
         assert_eq!(program_on("gw"), Some(after.program_id));
         std::thread::sleep(std::time::Duration::from_millis(100));
         let sent = stream.stop();
-        let (protected, other) = kernel.arrived();
         assert!(sent > 50, "{sent} frames prove nothing");
-        assert_eq!((protected, other), (0, sent));
+        kernel.assert_arrived(0, sent, "while the owner was killed and replaced");
     });
 }
 
@@ -122,7 +121,7 @@ fn each_start_replaces_the_program_and_nothing_slips_through() {
         }
         let sent = stream.stop();
         assert!(sent > 50, "{sent} frames prove nothing");
-        assert_eq!(kernel.arrived(), (0, sent));
+        kernel.assert_arrived(0, sent, "while the program was replaced");
     });
 }
 
@@ -135,17 +134,17 @@ fn detaching_lets_everything_through_again_even_while_the_owner_lives() {
         let mut program = configured(lab, true);
         program.attach(lab.ifindex, Mode::Native, &pin).expect("attached");
         send(lab, 5);
-        assert_eq!(kernel.arrived(), (0, 5));
+        kernel.assert_arrived(0, 5, "attached");
         assert!(detach(&pin).expect("detached"));
         assert_eq!(program_on("gw"), None);
         assert_eq!(attachment(&pin).expect("readable"), None);
         send(lab, 5);
-        assert_eq!(kernel.arrived(), (5, 5));
+        kernel.assert_arrived(5, 5, "detached");
         assert!(!detach(&pin).expect("nothing left"));
         // And on again, with the same program.
         program.attach(lab.ifindex, Mode::Native, &pin).expect("attached");
         send(lab, 5);
-        assert_eq!(kernel.arrived(), (0, 5));
+        kernel.assert_arrived(0, 5, "attached again");
     });
 }
 
@@ -299,6 +298,6 @@ fn without_a_program_the_kernel_takes_everything() {
     in_lab(|lab| {
         let kernel = Kernel::listen();
         send(lab, 5);
-        assert_eq!(kernel.arrived(), (5, 5), "to {GATEWAY_ADDRESS}");
+        kernel.assert_arrived(5, 5, "without a program");
     });
 }
