@@ -10,6 +10,7 @@
 pub mod aead;
 mod frames;
 mod ipsec_mb;
+pub mod memory;
 pub mod pin;
 pub mod quiet;
 pub mod secgw;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tandem_benches::{aead, secgw, veth};
+use tandem_benches::{aead, memory, secgw, veth};
 use tandem_testbed::lab::registry;
 use tandem_testbed::report::Report;
 
@@ -40,6 +40,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "aead",
         about: "cycles a packet of each AEAD provider, beside libipsec-mb",
         run: aead::run,
+    },
+    Benchmark {
+        name: "esp-memory",
+        about: "cycles a packet of the whole path, beside ipsec-secgw",
+        run: memory::run,
     },
     Benchmark {
         name: "veth-forward",
