@@ -195,15 +195,21 @@ class Maker:
         self.ip("garbage-4500", [outer(udp(4500, 4500, b"\x0b\xad" + garbage()), protocol=17) for _ in each],
                 ["udp_encap_unknown", *slow])
 
-        def bad_icmp(i):
-            message = bytearray(struct.pack(">BBHHH", 8, 0, 0, i % 65536, 1) + garbage())
+        def icmp(kind, i):
+            message = bytearray(struct.pack(">BBHHH", kind, 0, 0, i % 65536, 1) + garbage())
             message[2:4] = struct.pack(">H", checksum(bytes(message)))
-            if i % 2:
-                message[2] ^= 0x5A
-                return bytes(message)
-            return bytes(message)[:self.random.randint(0, 7)]
+            return message
 
-        self.ip("garbage-icmp", [outer(bad_icmp(i), protocol=1) for i in each], ["icmp_invalid", *slow])
+        def wrong_checksum(i):
+            message = icmp(8, i)
+            message[2] ^= 0x5A
+            return bytes(message)
+
+        self.ip("icmp-checksum", [outer(wrong_checksum(i), protocol=1) for i in each], ["icmp_invalid", *slow])
+        self.ip("icmp-short", [outer(bytes(icmp(8, i))[:i % 8], protocol=1) for i in each], ["icmp_invalid", *slow])
+        # Timestamp, address mask, redirect, source quench, unreachable, of nothing that was sent.
+        self.ip("icmp-other", [outer(bytes(icmp((13, 17, 5, 4, 3)[i % 5], i)), protocol=1) for i in each],
+                ["local_unhandled", *slow])
 
         def bad_arp(i):
             hardware, protocol, lengths, operation = 1, 0x0800, (6, 4), 1

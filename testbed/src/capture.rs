@@ -68,8 +68,8 @@ impl Capture {
     /// # Errors
     /// Where tcpdump does not end or gives no account.
     pub fn stop(mut self) -> Result<Recorded> {
-        // What is still on its way to tcpdump's ring must be in the file.
-        std::thread::sleep(Duration::from_millis(300));
+        // tcpdump gets a block of frames when it is full or a second old, and reads none after the signal.
+        std::thread::sleep(Duration::from_millis(1300));
         self.process.signal(Signal::SIGINT);
         self.process.wait(Duration::from_secs(30))?;
         let log = self.process.log();

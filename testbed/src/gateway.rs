@@ -251,7 +251,14 @@ impl Gateway {
         self.dataplane = Some(self.namespace.start(
             &format!("dataplane-{}", self.label),
             &text(&program("tandem-dataplane")?)?,
-            &["--socket", &self.path("dataplane.sock")?, "--bpffs", &self.path("bpf")?, "--log", "info,tandem_dataplane=debug"],
+            &[
+                "--socket",
+                &self.path("dataplane.sock")?,
+                "--bpffs",
+                &self.path("bpf")?,
+                "--log",
+                "info,tandem_dataplane=debug",
+            ],
         )?);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::judge::Expectation;
 use crate::report::count;
 use crate::run::Run;
-use crate::sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, OUTSIDE_A, OUTSIDE_B, Options, Sites};
+use crate::sites::{ELSEWHERE, HOST_A, HOST_B, INSIDE_A, INSIDE_B, OUTSIDE_A, OUTSIDE_B, Options, Sites};
 use crate::traffic::{http, iperf, ping};
 use anyhow::Result;
 
@@ -28,6 +28,12 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         let result = ping::ping(namespace, address, 5, &[])?;
         run.check(what, result.is_whole(), result.summary());
     }
+    let elsewhere = ping::ping(&sites.host_a, ELSEWHERE, 5, &[])?;
+    run.check(
+        "traffic that no policy protects goes its way in clear",
+        elsewhere.is_whole(),
+        elsewhere.summary(),
+    );
     for (from, to, near, far, icmp) in [
         (&sites.host_a, HOST_B, INSIDE_A, [INSIDE_B, OUTSIDE_B], false),
         (&sites.host_b, HOST_A, INSIDE_B, [INSIDE_A, OUTSIDE_A], true),

@@ -1,11 +1,12 @@
 //! A download by HTTP with a checksum.
 
 use crate::lab::{Namespace, run};
-use anyhow::{Context, Result, ensure};
-use std::net::{Ipv4Addr, TcpStream};
+use anyhow::{Context, Result};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What a download brought.
 #[derive(Clone, Debug)]
@@ -18,11 +19,10 @@ pub struct Download {
     pub mbit: f64,
 }
 
-/// Serves a file of `octets` random octets in one namespace (Python's http.server) and fetches it in
-/// the other (curl).
+/// Serves a file of `octets` random octets in one namespace and fetches it in the other (curl).
 ///
 /// # Errors
-/// Where the server does not start or curl fails.
+/// Where the server cannot listen or curl fails.
 pub fn download(
     (server, address): (&Namespace, Ipv4Addr),
     client: &Namespace,
@@ -30,22 +30,14 @@ pub fn download(
     port: u16,
     octets: u64,
 ) -> Result<Download> {
-    let site = folder.join(format!("http-{port}"));
-    std::fs::create_dir_all(&site)?;
-    let (source, target) = (site.join("file"), folder.join(format!("http-{port}-arrived")));
-    let mut random = std::io::Read::take(std::fs::File::open("/dev/urandom")?, octets);
-    std::io::copy(&mut random, &mut std::fs::File::create(&source)?)?;
-    let directory = site.to_str().context("a path that is no UTF-8")?;
-    let _server = server.start(
-        &format!("http-{port}"),
-        "/usr/bin/python3",
-        &["-m", "http.server", &port.to_string(), "--bind", &address.to_string(), "--directory", directory],
-    )?;
-    let end = Instant::now() + Duration::from_secs(10);
-    while server.enter(|| Ok(TcpStream::connect((address, port))?)).is_err() {
-        ensure!(Instant::now() < end, "the HTTP server does not listen");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let (source, target) =
+        (folder.join(format!("http-{port}-served")), folder.join(format!("http-{port}-arrived")));
+    let mut file = Vec::new();
+    std::fs::File::open("/dev/urandom")?.take(octets).read_to_end(&mut file)?;
+    std::fs::write(&source, &file)?;
+    let listener = server.enter(|| TcpListener::bind((address, port)).context("binding the HTTP server"))?;
+    // One request is answered; where none comes, curl's end is what counts and the thread ends with the process.
+    std::thread::spawn(move || listener.accept().map(|(connection, _)| serve(connection, &file)));
     let start = Instant::now();
     run(client
         .command("curl")
@@ -58,9 +50,26 @@ pub fn download(
         arrived: sha256(&target)?,
         mbit: crate::report::count(octets) * 8.0 / seconds / 1e6,
     };
-    std::fs::remove_dir_all(&site)?;
+    std::fs::remove_file(&source)?;
     std::fs::remove_file(&target)?;
     Ok(result)
+}
+
+/// Answers one request, whatever it asks for, with the file. (Python's http.server asks the name service
+/// for its own name first, which a namespace does not have.)
+fn serve(connection: TcpStream, file: &[u8]) -> std::io::Result<()> {
+    let mut request = BufReader::new(connection);
+    let mut line = String::new();
+    while request.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let mut connection = request.into_inner();
+    write!(
+        connection,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        file.len()
+    )?;
+    connection.write_all(file)
 }
 
 fn sha256(file: &Path) -> Result<String> {
