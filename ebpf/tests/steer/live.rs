@@ -154,7 +154,8 @@ fn steers_live(mode: Mode) {
         assert_eq!(payloads, vec![b"protected".to_vec(); 10]);
         kernel.assert_arrived(0, 10, "with a data plane");
 
-        drop((port, other_port));
+        program.clear_socket(0).expect("cleared");
+        program.clear_socket(1).expect("cleared");
         send(lab, 10);
         kernel.assert_arrived(0, 10, "without a socket");
         let counters = program.counters().expect("counters");
