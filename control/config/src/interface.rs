@@ -10,13 +10,15 @@ use tandem_api::types::{Mac, Side};
 
 /// Longest name of an interface (`IFNAMSIZ` less the terminating zero).
 const NAME_MAX: usize = 15;
+/// Ports of a data plane.
+const INTERFACES_MAX: usize = 16;
 
 /// Reads all interfaces; one that has an error is left out.
 pub(crate) fn read(root: &mut Section<'_, '_>, workers: u16, report: &mut Report<'_>) -> Vec<Interface> {
     let sections = root.find("interface").map(|field| field.sections(report)).unwrap_or_default();
-    if sections.len() > 255 {
-        let message = format!("{} interfaces; there can be 255", sections.len());
-        report.error(sections[255].span.clone(), "interface", message, "remove some");
+    if let Some(first) = sections.get(INTERFACES_MAX) {
+        let message = format!("{} interfaces; there can be {INTERFACES_MAX}", sections.len());
+        report.error(first.span.clone(), first.path.clone(), message, "remove some");
         return Vec::new();
     }
     let mut names: HashMap<String, usize> = HashMap::new();

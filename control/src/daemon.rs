@@ -1,0 +1,565 @@
+//! `tandem-control`: keeps the data plane in the configured state, for ever.
+
+use crate::fence::Fence;
+use crate::operator::Order;
+use crate::report;
+use crate::session::{Outcome, Session, SessionError};
+use crate::settings_file::{self, ReadError};
+use crate::state::NodeState;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tandem_api::dataplane::Hello;
+use tandem_api::operator::{
+    ConnectionState, Counters, DataPlaneStatus, Detached, Failure, FailureCode, FenceStatus, Method,
+    NodeStatus, Reloaded,
+};
+use tandem_config::Settings;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// The control process.
+pub struct Daemon<F> {
+    config_file: PathBuf,
+    settings: Settings,
+    read_at: Instant,
+    started: Instant,
+    node: NodeState,
+    fence: F,
+    fence_error: Option<String>,
+    /// Hot state of the last data plane, for the next one.
+    kept: Option<OwnedFd>,
+    connection: Connection,
+}
+
+/// What is known of the data plane.
+struct Connection {
+    state: ConnectionState,
+    since: Instant,
+    reason: Option<String>,
+    hello: Option<Hello>,
+    generation: Option<u64>,
+    count: u64,
+}
+
+/// Signals that the control process follows.
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What ends a wait.
+enum Event {
+    Order(Order),
+    Reload,
+    Stop,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self, orders: &mut mpsc::Receiver<Order>) -> Event {
+        tokio::select! {
+            order = orders.recv() => order.map_or(Event::Stop, Event::Order),
+            _ = self.reload.recv() => Event::Reload,
+            _ = self.terminate.recv() => Event::Stop,
+            _ = self.interrupt.recv() => Event::Stop,
+        }
+    }
+}
+
+/// Why a connected phase ended.
+enum Ended {
+    Lost(String),
+    Detached,
+    Stop,
+}
+
+impl<F: Fence> Daemon<F> {
+    /// A control process for a configuration that was read, and a node that was opened.
+    pub fn new(config_file: PathBuf, settings: Settings, node: NodeState, fence: F) -> Self {
+        let now = Instant::now();
+        let connection = Connection {
+            state: ConnectionState::Unreachable,
+            since: now,
+            reason: Some("not tried yet".to_owned()),
+            hello: None,
+            generation: None,
+            count: 0,
+        };
+        let (fence_error, kept) = (None, None);
+        Self { config_file, settings, read_at: now, started: now, node, fence, fence_error, kept, connection }
+    }
+
+    /// Runs until a signal ends it, or nobody is left to give orders. The data plane and the fence stay as
+    /// they are.
+    ///
+    /// # Errors
+    /// If signals cannot be followed.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> std::io::Result<()> {
+        let mut signals = Signals::new()?;
+        if self.raise_fence()
+            && let Err(error) = self.fence.retain(&self.settings.fence)
+        {
+            tracing::warn!("{error}");
+        }
+        loop {
+            let Some(session) = self.find_data_plane(&mut orders, &mut signals).await else { break };
+            match self.serve_connected(session, &mut orders, &mut signals).await {
+                Ended::Lost(reason) => self.lost(reason),
+                Ended::Detached => {}
+                Ended::Stop => break,
+            }
+        }
+        tracing::info!("stopped; the data plane goes on");
+        Ok(())
+    }
+
+    /// Tries to connect until it is done; answers operators meanwhile. `None`: stop.
+    async fn find_data_plane(
+        &mut self,
+        orders: &mut mpsc::Receiver<Order>,
+        signals: &mut Signals,
+    ) -> Option<Session> {
+        let mut wait = RETRY_FIRST;
+        loop {
+            while self.connection.state == ConnectionState::Detached {
+                self.serve_alone(signals.next(orders).await)?;
+            }
+            let socket = self.settings.data_plane_socket.clone();
+            // A copy goes along: the attempt may be given up.
+            let kept = self.kept.as_ref().map(OwnedFd::try_clone).transpose();
+            let (start, kept) = (self.settings.start.clone(), kept.ok().flatten());
+            let mut attempt = Box::pin(Session::open(socket, start, kept));
+            let opened = loop {
+                tokio::select! {
+                    opened = &mut attempt => break opened,
+                    event = signals.next(orders) => self.serve_alone(event)?,
+                }
+            };
+            let failed = match opened {
+                Ok((session, hot_state)) => {
+                    self.kept = Some(hot_state);
+                    match self.bring_up(session).await {
+                        Ok(session) => return Some(session),
+                        Err(reason) => reason,
+                    }
+                }
+                Err(error) => self.explain(&error),
+            };
+            self.lost(failed);
+            let pause = tokio::time::sleep(wait);
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    event = signals.next(orders) => self.serve_alone(event)?,
+                }
+            }
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Role, term and wanted state for a data plane that has greeted.
+    async fn bring_up(&mut self, mut session: Session) -> Result<Session, String> {
+        self.connection.hello = Some(session.hello.clone());
+        // Before the data plane is told anything: what it does not take must not leave in clear.
+        if !self.raise_fence() {
+            return Err(self.fence_error.clone().unwrap_or_default());
+        }
+        let done = async {
+            let held = session.held_policies().await?;
+            self.settings.renumber(&held);
+            let term = session.activate(&mut self.node).await?;
+            Ok((term, session.reconcile(&self.settings).await?))
+        };
+        let (term, outcome) = done.await.map_err(|error: SessionError| self.explain(&error))?;
+        let Outcome { new, resumed, unchanged, removed } = outcome;
+        let pid = session.hello.pid;
+        tracing::info!(
+            "data plane {pid} is active in term {term}: {new} SAs new, {resumed} resumed, {unchanged} left alone, \
+             {removed} removed"
+        );
+        self.connection.hello = Some(session.hello.clone());
+        self.connection.generation = Some(session.generation);
+        self.connection.count += 1;
+        self.connection.reason = None;
+        self.enter(ConnectionState::Connected, None);
+        if let Err(error) = self.fence.retain(&self.settings.fence) {
+            tracing::warn!("{error}");
+        }
+        Ok(session)
+    }
+
+    async fn serve_connected(
+        &mut self,
+        mut session: Session,
+        orders: &mut mpsc::Receiver<Order>,
+        signals: &mut Signals,
+    ) -> Ended {
+        loop {
+            let event = tokio::select! {
+                error = session.closed() => return Ended::Lost(error.to_string()),
+                event = signals.next(orders) => event,
+            };
+            let lost = match event {
+                Event::Stop => return Ended::Stop,
+                Event::Reload => match self.reload(Some(&mut session)).await {
+                    Ok(_) => None,
+                    Err(error) => error.lost(),
+                },
+                Event::Order(Order { method, reply }) => {
+                    let result = self.answer(method, &mut session).await;
+                    let (result, lost) = match result {
+                        Ok(value) => (Ok(value), None),
+                        Err(error) => (Err(error.failure(self)), error.lost()),
+                    };
+                    // An operator that went away does not want the answer.
+                    let _ = reply.send(result);
+                    lost
+                }
+            };
+            if self.connection.state == ConnectionState::Detached {
+                return Ended::Detached;
+            }
+            if let Some(reason) = lost {
+                return Ended::Lost(reason);
+            }
+        }
+    }
+
+    /// Answers without a data plane. `None`: stop.
+    fn serve_alone(&mut self, event: Event) -> Option<()> {
+        match event {
+            Event::Stop => None,
+            Event::Reload => {
+                // The error is in the log.
+                let _ = self.reload_alone();
+                Some(())
+            }
+            Event::Order(Order { method, reply }) => {
+                let result = match method {
+                    Method::ShowStatus => json(&self.status()),
+                    Method::ShowPolicy => json(&report::policies(&self.settings, false)),
+                    Method::ConfigReload => self
+                        .reload_alone()
+                        .map_err(|error| error.failure(self))
+                        .and_then(|reloaded| json(&reloaded)),
+                    Method::ShowCryptoIpsecSa
+                    | Method::ShowInterfaces
+                    | Method::ShowCounters
+                    | Method::Detach => Err(self.unreachable()),
+                };
+                let _ = reply.send(result);
+                Some(())
+            }
+        }
+    }
+
+    async fn answer(&mut self, method: Method, session: &mut Session) -> Result<serde_json::Value, Trouble> {
+        match method {
+            Method::ShowStatus => {
+                let status = session.status().await?;
+                if let Some(hello) = &mut self.connection.hello {
+                    hello.role = status.role;
+                    hello.term = status.term;
+                }
+                Ok(json(&self.status())?)
+            }
+            Method::ShowPolicy => Ok(json(&report::policies(&self.settings, true))?),
+            Method::ShowInterfaces => Ok(json(&report::interfaces(session.status().await?))?),
+            Method::ShowCounters => Ok(json(&Counters::from(&session.status().await?.counters))?),
+            Method::ShowCryptoIpsecSa => {
+                let status = session.status().await?;
+                let sas = session.sas().await?;
+                Ok(json(&report::ipsec_sas(&self.settings, &status, sas))?)
+            }
+            Method::ConfigReload => Ok(json(&self.reload(Some(session)).await?)?),
+            Method::Detach => Ok(json(&self.detach(session).await?)?),
+        }
+    }
+
+    fn reload_alone(&mut self) -> Result<Reloaded, Trouble> {
+        let new = self.read_again()?;
+        if new.start.max_sas != self.settings.start.max_sas && self.kept.take().is_some() {
+            tracing::warn!(
+                "dataplane.max-sas has changed: the next data plane starts with new hot state and a new term"
+            );
+        }
+        self.settings = new;
+        self.read_at = Instant::now();
+        if self.raise_fence()
+            && let Err(error) = self.fence.retain(&self.settings.fence)
+        {
+            tracing::warn!("{error}");
+        }
+        if self.connection.state == ConnectionState::Detached {
+            self.enter(ConnectionState::Unreachable, Some("attaching again".to_owned()));
+        }
+        tracing::info!("configuration read; in force when the data plane can be reached");
+        Ok(self.reloaded(false, Outcome::default()))
+    }
+
+    /// Reads the configuration again and applies it, whole or not at all.
+    async fn reload(&mut self, session: Option<&mut Session>) -> Result<Reloaded, Trouble> {
+        let Some(session) = session else { return self.reload_alone() };
+        let mut new = self.read_again()?;
+        new.renumber(&self.settings.numbers());
+        if let Err(error) = self.fence.add(&new.fence) {
+            tracing::error!("configuration not applied: {error}");
+            return Err(Trouble::Failure(Failure::new(
+                FailureCode::Refused,
+                format!("{error}; nothing has changed"),
+            )));
+        }
+        match session.reconcile(&new).await {
+            Ok(outcome) => {
+                self.settings = new;
+                self.read_at = Instant::now();
+                self.connection.generation = Some(session.generation);
+                self.raise_fence();
+                if let Err(error) = self.fence.retain(&self.settings.fence) {
+                    tracing::warn!("{error}");
+                }
+                let Outcome { new, resumed, unchanged, removed } = outcome;
+                tracing::info!(
+                    "configuration applied: {new} SAs new, {resumed} resumed, {unchanged} left alone, {removed} removed"
+                );
+                Ok(self.reloaded(true, outcome))
+            }
+            Err(error) => {
+                tracing::error!("configuration not applied: {error}");
+                // The old state again, on this connection if it still works, otherwise on the next.
+                if error.is_refusal() {
+                    session.reconcile(&self.settings).await.map_err(Trouble::Session)?;
+                    self.connection.generation = Some(session.generation);
+                }
+                if let Err(error) = self.fence.retain(&self.settings.fence) {
+                    tracing::warn!("{error}");
+                }
+                Err(Trouble::Session(error))
+            }
+        }
+    }
+
+    /// The configuration from its file, if it can be applied without a restart.
+    fn read_again(&self) -> Result<Settings, Trouble> {
+        let new = settings_file::read(&self.config_file).inspect_err(|error| {
+            let count = match error {
+                ReadError::Findings(findings) => format!("{} errors", findings.iter().count()),
+                ReadError::Io(..) => error.to_string(),
+            };
+            let file = self.config_file.display();
+            tracing::error!("configuration not applied: {count}; see `tandemctl config check {file}`");
+        })?;
+        let (now, old) = (&new, &self.settings);
+        let of_node = [
+            ("node.state-directory", now.node.state_directory == old.node.state_directory),
+            ("node.control-socket", now.node.control_socket == old.node.control_socket),
+            ("node.control-group", now.node.control_group == old.node.control_group),
+        ];
+        let of_data_plane = [
+            ("dataplane.socket", now.data_plane_socket == old.data_plane_socket),
+            ("dataplane.workers", now.start.workers == old.start.workers),
+            ("dataplane.max-sas", now.start.max_sas == old.start.max_sas),
+            ("dataplane.frames", now.start.frames == old.start.frames),
+            ("dataplane.aead", now.start.aead == old.start.aead),
+            ("dataplane.idle", now.start.idle == old.start.idle),
+        ];
+        let connected = self.connection.state == ConnectionState::Connected;
+        for (fixed, list, cure) in [
+            (true, &of_node[..], "restart tandem-control for this"),
+            (
+                connected,
+                &of_data_plane[..],
+                "for this `tandemctl detach`, then `tandemctl config reload`, then start tandem-dataplane again",
+            ),
+        ] {
+            let changed: Vec<&str> = list.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
+            if fixed && !changed.is_empty() {
+                let names = changed.join(", ");
+                let message = format!(
+                    "{names} cannot change while it is in use; nothing has changed: set it back, or {cure}"
+                );
+                tracing::error!("configuration not applied: {message}");
+                return Err(Trouble::Failure(Failure::new(FailureCode::ConfigInvalid, message)));
+            }
+        }
+        Ok(new)
+    }
+
+    fn reloaded(&self, in_force: bool, outcome: Outcome) -> Reloaded {
+        Reloaded {
+            in_force,
+            interfaces: self.settings.data_plane.interfaces.len() as u32,
+            policies: self.settings.data_plane.policies.len() as u32,
+            sas: self.settings.sas.len() as u32,
+            sas_new: outcome.new,
+            sas_resumed: outcome.resumed,
+            sas_unchanged: outcome.unchanged,
+            sas_removed: outcome.removed,
+        }
+    }
+
+    async fn detach(&mut self, session: &mut Session) -> Result<Detached, Trouble> {
+        session.detach().await?;
+        // The hot state is kept: when it is attached again, the numbers of static SAs go on.
+        self.enter(ConnectionState::Detached, None);
+        let removed = self.fence.retain(&[]).map_err(|error| {
+            let message = format!("the data plane has left its interfaces, but routes remain: {error}");
+            Failure::new(FailureCode::Refused, message)
+        })?;
+        tracing::info!("detached by an operator: {removed} blackhole routes removed");
+        Ok(Detached { routes_removed: removed })
+    }
+
+    /// Adds missing blackhole routes. Gives whether all are there.
+    fn raise_fence(&mut self) -> bool {
+        let error = self.fence.add(&self.settings.fence).err().map(|error| error.to_string());
+        if error.is_some() && error != self.fence_error {
+            tracing::error!("{}", error.as_deref().unwrap_or_default());
+        }
+        self.fence_error = error;
+        self.fence_error.is_none()
+    }
+
+    fn explain(&self, error: &SessionError) -> String {
+        let socket = self.settings.data_plane_socket.display();
+        format!("{socket}: {error}")
+    }
+
+    /// Notes that there is no data plane; one line for each new reason.
+    fn lost(&mut self, reason: String) {
+        self.enter(ConnectionState::Unreachable, Some(reason));
+    }
+
+    fn enter(&mut self, state: ConnectionState, reason: Option<String>) {
+        if state == ConnectionState::Unreachable
+            && (self.connection.state != state || self.connection.reason != reason)
+        {
+            tracing::warn!("data plane not reachable: {}", reason.as_deref().unwrap_or_default());
+        }
+        if self.connection.state != state {
+            self.connection.since = Instant::now();
+        }
+        self.connection.state = state;
+        self.connection.reason = reason;
+    }
+
+    fn unreachable(&self) -> Failure {
+        let message = match self.connection.state {
+            ConnectionState::Detached => {
+                "detached: `tandemctl config reload` attaches again, once tandem-dataplane runs".to_owned()
+            }
+            _ => {
+                let seconds = self.connection.since.elapsed().as_secs();
+                let reason = self.connection.reason.as_deref().unwrap_or_default();
+                format!(
+                    "data plane not reachable since {seconds} s ({reason}); start tandem-dataplane, or look into its log"
+                )
+            }
+        };
+        Failure::new(FailureCode::DataPlaneUnreachable, message)
+    }
+
+    fn status(&self) -> NodeStatus {
+        let Connection { state, since, reason, hello, generation, count } = &self.connection;
+        let connected = *state == ConnectionState::Connected;
+        let hello = hello.as_ref().filter(|_| connected);
+        NodeStatus {
+            node: self.settings.node.name.clone(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            node_key: self.node.public_key(),
+            config_file: self.config_file.display().to_string(),
+            config_age_s: self.read_at.elapsed().as_secs(),
+            role: hello.map(|hello| hello.role),
+            term: hello.map(|hello| hello.term),
+            data_plane: DataPlaneStatus {
+                state: *state,
+                since_s: since.elapsed().as_secs(),
+                reason: reason.clone(),
+                socket: self.settings.data_plane_socket.display().to_string(),
+                pid: hello.map(|hello| hello.pid),
+                software: hello.map(|hello| hello.software.clone()),
+                hot_state: hello.map(|hello| hello.hot_state),
+                generation: generation.filter(|_| connected),
+                connections: *count,
+            },
+            terms: self.node.status(),
+            fence: FenceStatus {
+                wanted: self.settings.fence.len() as u32,
+                in_place: self.fence_error.is_none() && *state != ConnectionState::Detached,
+                reason: self.fence_error.clone(),
+            },
+        }
+    }
+}
+
+/// Why an order was not done.
+enum Trouble {
+    Failure(Failure),
+    Session(SessionError),
+    Read(ReadError),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Trouble::Failure(failure)
+    }
+}
+
+impl From<SessionError> for Trouble {
+    fn from(error: SessionError) -> Self {
+        Trouble::Session(error)
+    }
+}
+
+impl From<ReadError> for Trouble {
+    fn from(error: ReadError) -> Self {
+        Trouble::Read(error)
+    }
+}
+
+impl Trouble {
+    fn failure<F: Fence>(&self, daemon: &Daemon<F>) -> Failure {
+        match self {
+            Trouble::Failure(failure) => failure.clone(),
+            Trouble::Read(error) => Failure::new(FailureCode::ConfigInvalid, error.to_string()),
+            Trouble::Session(error) if error.is_refusal() => Failure::new(
+                FailureCode::Refused,
+                format!("the data plane refused: {error}; nothing has changed"),
+            ),
+            Trouble::Session(error) => {
+                let message = format!(
+                    "data plane not reachable: {}; it is tried again, see `tandemctl show status`",
+                    daemon.explain(error)
+                );
+                Failure::new(FailureCode::DataPlaneUnreachable, message)
+            }
+        }
+    }
+
+    /// Is the connection of no use any more?
+    fn lost(&self) -> Option<String> {
+        match self {
+            Trouble::Session(error) if !error.is_refusal() => Some(error.to_string()),
+            _ => None,
+        }
+    }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::new(FailureCode::Busy, error.to_string()))
+}

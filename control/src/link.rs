@@ -1,0 +1,164 @@
+//! The connection to the data plane: questions and answers over a `SOCK_SEQPACKET` socket, with a time
+//! limit for each.
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
+    socket_with,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+use tandem_api::dataplane::{Answer, Body, CodecError, MESSAGE_MAX, Refusal, Reply, Request, decode, encode};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use zeroize::Zeroizing;
+
+/// How long an answer may take.
+pub const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// Why the data plane gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It answered, and refused; nothing has changed and the connection goes on.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The connection failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The data plane closed the connection.
+    #[error("the data plane closed the connection")]
+    Closed,
+    /// No answer in time.
+    #[error("the data plane did not answer within {} s", ANSWER_TIME.as_secs())]
+    Timeout,
+    /// It speaks otherwise.
+    #[error("the data plane speaks another protocol: {0}; run daemons of one version")]
+    Codec(#[from] CodecError),
+    /// An answer to something else.
+    #[error("the data plane answered out of step")]
+    OutOfStep,
+}
+
+/// A connected data plane. After any error but [`LinkError::Refused`] it is of no use any more.
+#[derive(Debug)]
+pub struct Link {
+    /// Only watched as a stream would be; messages keep their limits, and go through `sendmsg` and
+    /// `recvmsg`, which take descriptors.
+    socket: UnixStream,
+    next_id: u64,
+}
+
+impl Link {
+    /// Connects.
+    ///
+    /// # Errors
+    /// If nobody listens at `path`.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Self::from_socket(socket)
+    }
+
+    /// Takes a connected, non-blocking socket.
+    ///
+    /// # Errors
+    /// If the runtime cannot watch it.
+    pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { socket: UnixStream::from_std(socket.into())?, next_id: 1 })
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// A refusal, or what is wrong with the connection.
+    pub async fn ask(&mut self, body: Body) -> Result<Reply, LinkError> {
+        Ok(self.ask_with(body, None).await?.0)
+    }
+
+    /// As [`Link::ask`], with a descriptor attached, and a descriptor that came back.
+    ///
+    /// # Errors
+    /// As [`Link::ask`].
+    pub async fn ask_with(
+        &mut self,
+        body: Body,
+        attach: Option<BorrowedFd<'_>>,
+    ) -> Result<(Reply, Option<OwnedFd>), LinkError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let message = Zeroizing::new(encode(&Request { id, body })?);
+        let exchange = async {
+            self.send(&message, attach).await?;
+            self.receive().await
+        };
+        let (bytes, descriptor) =
+            tokio::time::timeout(ANSWER_TIME, exchange).await.map_err(|_| LinkError::Timeout)??;
+        let answer: Answer = decode(&bytes)?;
+        if answer.id != id {
+            return Err(LinkError::OutOfStep);
+        }
+        Ok((answer.result?, descriptor))
+    }
+
+    /// Waits until the data plane closes the connection (or says something unasked, which ends it too).
+    pub async fn closed(&self) -> LinkError {
+        match self.receive().await {
+            Ok(_) => LinkError::OutOfStep,
+            Err(error) => error,
+        }
+    }
+
+    async fn send(&self, message: &[u8], attach: Option<BorrowedFd<'_>>) -> Result<(), LinkError> {
+        let send = || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let descriptors = attach.as_slice();
+            if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+                return Err(io::Error::other("no room for the descriptor"));
+            }
+            Ok(sendmsg(self.socket.as_fd(), &[IoSlice::new(message)], &mut ancillary, SendFlags::NOSIGNAL)?)
+        };
+        match self.socket.async_io(Interest::WRITABLE, send).await {
+            Ok(sent) if sent == message.len() => Ok(()),
+            Ok(_) => Err(LinkError::OutOfStep),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(LinkError::Closed),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn receive(&self) -> Result<(Vec<u8>, Option<OwnedFd>), LinkError> {
+        let receive = || {
+            let mut buffer = vec![0; MESSAGE_MAX];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let received = recvmsg(
+                self.socket.as_fd(),
+                &mut [IoSliceMut::new(&mut buffer)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )?;
+            let mut descriptor = None;
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    // More than one is none of this protocol: the others are closed.
+                    descriptor = descriptor.or(descriptors.into_iter().next());
+                }
+            }
+            if received.flags.contains(ReturnFlags::TRUNC) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
+            }
+            buffer.truncate(received.bytes);
+            Ok((buffer, descriptor))
+        };
+        match self.socket.async_io(Interest::READABLE, receive).await {
+            Ok((bytes, _)) if bytes.is_empty() => Err(LinkError::Closed),
+            Ok(received) => Ok(received),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(LinkError::Closed),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
