@@ -322,8 +322,11 @@ fn traffic() -> Vec<(&'static str, Vec<u8>)> {
         inner
     };
     let good_trailer = [1, 2, 2, 4];
+    let arp = |target: [u8; 4]| [&ARP_REQUEST[..38], &target, &ARP_REQUEST[42..]].concat();
     vec![
-        ("arp", [record(0, &ARP_REQUEST[..60]), record(1, &ARP_REQUEST[..60])].concat()),
+        ("arp-inside", record(0, &arp(ours_inside))),
+        ("arp-outside", record(1, &arp(ours_outside))),
+        ("arp-other", record(1, ARP_REQUEST)),
         ("udp-out", record(2, &packet(17, host, remote, &udp))),
         ("syn-out", record(2, &packet(6, host, remote, syn))),
         ("fragment-out", record(7, &[&packet(17, host, remote, &udp)[..], &[200]].concat())),
@@ -344,6 +347,7 @@ fn traffic() -> Vec<(&'static str, Vec<u8>)> {
         ("bad-padding", sealed(3, &inner(64), &[1, 3, 2, 4])),
         ("dummy", sealed(4, &inner(64), &[1, 2, 2, 59])),
         ("altered", record(5, &[0, 30, 1])),
+        ("unaltered", record(5, &[0, 30, 0])),
         ("unresolved", [record(3, &packet(17, peer, [10, 1, 0, 77], &udp)), record(6, &[0; 200])].concat()),
     ]
 }

@@ -21,8 +21,8 @@ use tandem_wire::ethernet::{ETHERTYPE_IPV4, MacAddr};
 use tandem_wire::{esp, ethernet, ipv4};
 use tandem_xsk::mem::{MemConfig, MemHandle, port};
 
-const FRAMES: u32 = 512;
-const RING: u32 = 64;
+const FRAMES: u32 = 128;
+const RING: u32 = 16;
 const INSIDE: u32 = 5;
 const OUTSIDE: u32 = 6;
 const VIRTUAL_MAC: MacAddr = MacAddr([0, 0, 0x0c, 0x9f, 0xf0, 1]);
@@ -157,7 +157,7 @@ impl World {
             Kind::Altered => {
                 let [high, low, change, ..] = *record else { return };
                 let mut text = udp(REMOTE_HOST, HOST, b"from the peer");
-                text.extend([1, 2, 2, 4]);
+                text.extend([1, 1, ipv4::PROTOCOL_IPV4]);
                 let mut packet = self.seal(1, 0, &text);
                 let at = 20 + usize::from(u16::from_be_bytes([high, low])) % (packet.len() - 20);
                 packet[at] ^= change;
