@@ -41,4 +41,4 @@ need() {
 
 # To build the daemons and to lay out a scenario.
 BUILD_PACKAGES="gcc g++ libc6-dev make m4 pkg-config clang libelf-dev zlib1g-dev libbpf-dev"
-SCENARIO_PACKAGES="iproute2 util-linux ethtool tcpdump iperf3 iputils-ping traceroute curl procps python3 python3-scapy python3-cryptography"
+SCENARIO_PACKAGES="iproute2 util-linux ethtool nftables tcpdump iperf3 iputils-ping traceroute curl procps python3 python3-scapy python3-cryptography"

@@ -183,6 +183,9 @@ impl Sites {
             namespace.run(&format!("ip route add {route}"))?;
         }
         router.run(&format!("ip addr add {ELSEWHERE}/32 dev lo"))?;
+        for gateway in [&gw_a, &gw_b] {
+            look_again_at_macs(gateway, &["in0", "out0"])?;
+        }
 
         let captures = {
             let mut captures = vec![Capture::start(&switch, lab.folder(), "out-a", "out-a", "")?];
@@ -320,6 +323,21 @@ impl Sites {
             if a_to_b { (&self.host_a, &self.host_b) } else { (&self.host_b, &self.host_a) };
         crate::traffic::flow::Flow::start(sender, receiver, self.flow(a_to_b, port, per_second, payload))
     }
+}
+
+/// A card's driver decides after the XDP program whether a frame is for this host; a veth decides before
+/// it and does not look again, so that the kernel would drop what came for the virtual MAC though the
+/// program has given it the interface's own. This looks again, as a card would.
+fn look_again_at_macs(gateway: &Namespace, devices: &[&str]) -> Result<()> {
+    gateway.run("nft add table netdev lab")?;
+    for device in devices {
+        let mac = crate::gateway::mac_text(gateway.mac(device)?);
+        gateway.run(&format!(
+            "nft add chain netdev lab {device} {{ type filter hook ingress device {device} priority 0 ; }}"
+        ))?;
+        gateway.run(&format!("nft add rule netdev lab {device} ether daddr {mac} meta pkttype set host"))?;
+    }
+    Ok(())
 }
 
 /// Every frame that a gateway received is accounted for, once traffic has come to rest.

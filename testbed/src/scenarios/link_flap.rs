@@ -53,7 +53,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
             run.check(
                 &format!("{name}: nothing is repeated or damaged"),
                 [&result, &back].iter().all(|flow| flow.repeated == 0 && flow.damaged == 0),
-                "",
+                format!("{} and {} repeated", result.repeated, back.repeated),
             );
             let alive = sites.a.is_alive();
             run.check(&format!("{name}: the daemons live"), alive, alive);
