@@ -2,8 +2,9 @@
 //!
 //! One core receives (a capture file replayed from memory), finds policy and SA, seals or opens with
 //! libipsec-mb, routes, and sends to a null port: the same work as Tandem's pipeline between its replay port
-//! and its sink. It keeps no replay window, has one SA, and no more than its own counters of one second tell
-//! how fast it is; its best second stands for a quiet core.
+//! and its sink. It keeps no replay window, has one SA, and no more than its own counters, printed each second,
+//! tell how fast it is. Seconds are those for which it had the core (other work here does not make it slower),
+//! and its best one stands for a quiet core.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
@@ -68,12 +69,13 @@ impl Secgw {
         ensure!(output.status.success(), "{} ended with {}", script.display(), output.status);
         let program = PathBuf::from(String::from_utf8(output.stdout)?.trim());
         let folder = tempfile::tempdir()?;
-        // Its parser wants an inbound SA wherever there is an unprotected port, even if nothing is inbound.
+        // It wants an inbound SA and a policy for it wherever there is an unprotected port, even if nothing comes in.
         std::fs::write(
             folder.path().join("encrypt.cfg"),
             format!(
                 "sp ipv4 out esp protect 5 pri 1 {SELECTOR}\n\
                  sa out 5 aead_algo aes-128-gcm aead_key {KEY} {TUNNEL}\n\
+                 sp ipv4 in esp protect 6 pri 1 dst 192.168.115.0/24 sport 0:65535 dport 0:65535\n\
                  sa in 6 aead_algo aes-128-gcm aead_key {KEY} mode ipv4-tunnel src 172.16.2.5 dst 172.16.1.5\n\
                  rt ipv4 dst 172.16.2.5/32 port 1\n\
                  rt ipv4 dst 192.168.105.0/24 port 0\n"
@@ -118,7 +120,7 @@ impl Secgw {
         Ok(())
     }
 
-    /// Packets a second in each of `seconds` seconds. [`Self::record`] must have been called for the size.
+    /// Packets a second of CPU time in each of `seconds` seconds. [`Self::record`] must have been called for the size.
     pub fn rates(&self, direction: Direction, size: usize, seconds: usize) -> Result<Vec<f64>> {
         let mut run = Run::start(
             self,
@@ -133,11 +135,14 @@ impl Secgw {
         for _ in 0..seconds {
             let after = run.next()?;
             ensure!(after.dropped == 0, "ipsec-secgw dropped {} packets", after.dropped);
-            rates.push((after.sent - before.sent) as f64 / (after.at - before.at).as_secs_f64());
+            rates.push((after.sent - before.sent) as f64 / after.at.saturating_sub(before.at).as_secs_f64());
             before = after;
         }
         run.finish()?;
-        ensure!(rates.iter().all(|&rate| rate > 0.0), "ipsec-secgw sent nothing: {rates:?}");
+        ensure!(
+            rates.iter().all(|&rate| rate > 0.0 && rate.is_finite()),
+            "ipsec-secgw sent nothing: {rates:?}"
+        );
         Ok(rates)
     }
 
@@ -154,7 +159,8 @@ impl Secgw {
 /// The program's counters at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Counters {
-    at: Instant,
+    /// CPU time of its core's thread.
+    at: Duration,
     sent: u64,
     dropped: u64,
 }
@@ -163,6 +169,8 @@ struct Counters {
 struct Run {
     child: Child,
     counters: Receiver<Counters>,
+    /// What it says on its standard error.
+    log: PathBuf,
 }
 
 impl Run {
@@ -188,24 +196,32 @@ impl Run {
         command.args(["-l", "-t", "1", "-s", "8192", "-f"]);
         command.arg(secgw.folder.path().join(format!("{}.cfg", direction.name())));
         command.args(["--config", &format!("(0,0,{core}),(1,0,{core})")]);
-        let log = std::fs::File::create(secgw.folder.path().join("stderr"))?;
+        let log = secgw.folder.path().join("stderr");
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(std::fs::File::create(&log)?)
             .spawn()
             .context("starting ipsec-secgw")?;
         let output = child.stdout.take().context("no pipe")?;
         let (sender, counters) = mpsc::channel();
-        std::thread::spawn(move || read_counters(output, &sender));
-        Ok(Self { child, counters })
+        let time = PathBuf::from(format!("/proc/{}/schedstat", child.id()));
+        std::thread::spawn(move || read_counters(output, &sender, || cpu_time(&time)));
+        Ok(Self { child, counters, log })
     }
 
     /// The counters that it prints next.
     fn next(&mut self) -> Result<Counters> {
         match self.counters.recv_timeout(PATIENCE) {
             Ok(counters) => Ok(counters),
-            Err(error) => bail!("ipsec-secgw told no counters ({error}); {:?}", self.child.try_wait()?),
+            Err(error) => {
+                let status = self.child.try_wait()?;
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                bail!(
+                    "ipsec-secgw told no counters: {error}; its status is {status:?}; it said: {}",
+                    log.trim()
+                )
+            }
         }
     }
 
@@ -230,7 +246,7 @@ impl Drop for Run {
 }
 
 /// Reads the statistics screen; ends with the program.
-fn read_counters(output: impl Read, sender: &mpsc::Sender<Counters>) {
+fn read_counters(output: impl Read, sender: &mpsc::Sender<Counters>, now: impl Fn() -> Option<Duration>) {
     // Away from the core that is measured; where this fails the reader shares it and costs little.
     let _ = pin::this_thread(pin::Role::Generator);
     let mut sent = None;
@@ -238,7 +254,7 @@ fn read_counters(output: impl Read, sender: &mpsc::Sender<Counters>) {
         let number =
             |label: &str| line.strip_prefix(label).and_then(|number| number.trim().parse::<u64>().ok());
         if let Some(number) = number("Total packets sent:") {
-            sent = Some((Instant::now(), number));
+            sent = now().map(|at| (at, number));
         } else if let Some(dropped) = number("Total packets dropped:")
             && let Some((at, sent)) = sent.take()
             && sender.send(Counters { at, sent, dropped }).is_err()
@@ -246,6 +262,12 @@ fn read_counters(output: impl Read, sender: &mpsc::Sender<Counters>) {
             return;
         }
     }
+}
+
+/// How long the first thread of a process has run: the first number of its `schedstat`, in nanoseconds.
+fn cpu_time(schedstat: &Path) -> Option<Duration> {
+    let text = std::fs::read_to_string(schedstat).ok()?;
+    Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?))
 }
 
 const PAGE_COUNT: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
@@ -300,7 +322,7 @@ mod tests {
                       Total packets received:       24507584\nTotal packets sent:           24507552\n\
                       Total packets dropped:               3\nTotal frag packets dropped:          0\n";
         let (sender, counters) = mpsc::channel();
-        read_counters(screen.repeat(2).as_bytes(), &sender);
+        read_counters(screen.repeat(2).as_bytes(), &sender, || Some(Duration::ZERO));
         drop(sender);
         let seen: Vec<(u64, u64)> =
             counters.iter().map(|counters| (counters.sent, counters.dropped)).collect();

@@ -36,7 +36,7 @@ pub fn run(full: bool) -> Result<Report> {
     report.figure("tsc_hz", meter.hertz());
 
     // Before and after Tandem, so that both meet the same neighbours.
-    let seconds = if full { 6 } else { 1 };
+    let seconds = if full { 6 } else { 2 };
     let mut peer = Peer::prepare()?;
     peer.measure(seconds)?;
     let mut fewest = u64::MAX;
