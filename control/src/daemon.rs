@@ -20,6 +20,9 @@ use tokio::sync::mpsc;
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// For so long after a loss it is tried at the first pace: a successor of the data plane comes soon, and
+/// carries no traffic until it has its hot state from here.
+const EAGER: Duration = Duration::from_secs(10);
 
 /// The control process.
 pub struct Daemon<F> {
@@ -155,7 +158,7 @@ impl<F: Fence> Daemon<F> {
                         Err(reason) => reason,
                     }
                 }
-                Err(error) => self.explain(&error),
+                Err(error) => error.to_string(),
             };
             self.lost(failed);
             let pause = tokio::time::sleep(wait);
@@ -166,7 +169,9 @@ impl<F: Fence> Daemon<F> {
                     event = signals.next(orders) => self.serve_alone(event)?,
                 }
             }
-            wait = (wait * 2).min(RETRY_MAX);
+            if self.connection.since.elapsed() > EAGER {
+                wait = (wait * 2).min(RETRY_MAX);
+            }
         }
     }
 
@@ -183,7 +188,7 @@ impl<F: Fence> Daemon<F> {
             let term = session.activate(&mut self.node).await?;
             Ok((term, session.reconcile(&self.settings).await?))
         };
-        let (term, outcome) = done.await.map_err(|error: SessionError| self.explain(&error))?;
+        let (term, outcome) = done.await.map_err(|error: SessionError| error.to_string())?;
         let Outcome { new, resumed, unchanged, removed } = outcome;
         let pid = session.hello.pid;
         tracing::info!(
@@ -433,11 +438,6 @@ impl<F: Fence> Daemon<F> {
         self.fence_error.is_none()
     }
 
-    fn explain(&self, error: &SessionError) -> String {
-        let socket = self.settings.data_plane_socket.display();
-        format!("{socket}: {error}")
-    }
-
     /// Notes that there is no data plane; one line for each new reason.
     fn lost(&mut self, reason: String) {
         self.enter(ConnectionState::Unreachable, Some(reason));
@@ -447,7 +447,8 @@ impl<F: Fence> Daemon<F> {
         if state == ConnectionState::Unreachable
             && (self.connection.state != state || self.connection.reason != reason)
         {
-            tracing::warn!("data plane not reachable: {}", reason.as_deref().unwrap_or_default());
+            let socket = self.settings.data_plane_socket.display();
+            tracing::warn!("data plane not reachable at {socket}: {}", reason.as_deref().unwrap_or_default());
         }
         if self.connection.state != state {
             self.connection.since = Instant::now();
@@ -464,8 +465,9 @@ impl<F: Fence> Daemon<F> {
             _ => {
                 let seconds = self.connection.since.elapsed().as_secs();
                 let reason = self.connection.reason.as_deref().unwrap_or_default();
+                let socket = self.settings.data_plane_socket.display();
                 format!(
-                    "data plane not reachable since {seconds} s ({reason}); start tandem-dataplane, or look into its log"
+                    "data plane not reachable since {seconds} s at {socket} ({reason}); start tandem-dataplane, or look into its log"
                 )
             }
         };
@@ -543,8 +545,8 @@ impl Trouble {
             ),
             Trouble::Session(error) => {
                 let message = format!(
-                    "data plane not reachable: {}; it is tried again, see `tandemctl show status`",
-                    daemon.explain(error)
+                    "data plane not reachable at {}: {error}; it is tried again, see `tandemctl show status`",
+                    daemon.settings.data_plane_socket.display()
                 );
                 Failure::new(FailureCode::DataPlaneUnreachable, message)
             }

@@ -93,6 +93,24 @@ fn the_example_gives_interfaces_policies_sas_and_fence_with_the_documented_defau
 }
 
 #[test]
+fn the_published_example_loads_and_names_the_defaults_that_hold() {
+    let text = include_str!("../../../docs/tandem.toml");
+    let settings = parse(text);
+    assert_eq!(settings.maps.len(), 1);
+    // With every comment that holds a setting taken in, nothing changes but what has no default.
+    let settings_of =
+        |line: &str| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).map(str::to_owned);
+    let mut all = String::new();
+    for line in text.lines() {
+        let line = settings_of(line).filter(|line| !line.starts_with("key-file")).unwrap_or(line.to_owned());
+        all += &(line + "\n");
+    }
+    let mut spelled = parse(&all);
+    assert_eq!(spelled.node.control_group.take().as_deref(), Some("tandem"));
+    assert_eq!(spelled, settings);
+}
+
+#[test]
 fn neither_source_nor_settings_show_a_key_when_they_are_debugged() {
     let source = Source::new("tandem.toml", EXAMPLE.to_owned());
     let shown = format!("{source:?} {:?}", parse(EXAMPLE));

@@ -1,6 +1,7 @@
 //! `tandem-control`: the control process.
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tandem_control::daemon::Daemon;
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let settings = match settings_file::read(&arguments.config) {
         Ok(settings) => settings,
         Err(error @ (ReadError::Io(..) | ReadError::Findings(_))) => {

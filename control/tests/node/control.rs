@@ -3,7 +3,7 @@
 use crate::site::{Site, in_namespace, tandemctl, wait};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -296,6 +296,40 @@ fn the_socket_is_for_owner_and_group_a_stale_one_is_replaced_and_a_live_one_is_n
         site.start_control();
         wait("refused", || site.log().contains("something that is no socket is there"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    });
+}
+
+#[test]
+fn the_socket_belongs_to_the_configured_group() {
+    in_namespace(|| {
+        let mut site = Site::new(1);
+        let text = std::fs::read_to_string(site.config_file()).unwrap();
+        let with = |group: &str| text.replace("[node]\n", &format!("[node]\ncontrol-group = \"{group}\"\n"));
+        std::fs::write(site.config_file(), with("no-such-group")).unwrap();
+        site.start_control();
+        wait("refused", || site.log().contains("there is no group no-such-group: `groupadd"));
+        site.kill_control();
+        let group = nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(1)).unwrap().unwrap();
+        std::fs::write(site.config_file(), with(&group.name)).unwrap();
+        site.start_control();
+        site.wait_connected();
+        let metadata = std::fs::metadata(site.path("control.sock")).unwrap();
+        assert_eq!((metadata.gid(), metadata.permissions().mode() & 0o777), (1, 0o660));
+    });
+}
+
+#[test]
+fn a_log_never_holds_a_key() {
+    in_namespace(|| {
+        let site = Site::running(1);
+        let text = std::fs::read_to_string(site.config_file()).unwrap();
+        std::fs::write(site.config_file(), text.replace("key = \"ff", "key = \"gg")).unwrap();
+        let refused = site.ctl(&["config", "reload"]);
+        assert!(refused.stderr.contains("the key is not hexadecimal"), "{}", refused.stderr);
+        let key = "0".repeat(30);
+        for text in [site.log(), refused.stderr, refused.stdout] {
+            assert!(!text.contains(&key), "{text}");
+        }
     });
 }
 
