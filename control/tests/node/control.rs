@@ -110,8 +110,8 @@ fn a_term_that_the_file_does_not_know_is_never_given_out_later() {
 #[test]
 fn a_reload_applies_what_changed_and_keeps_policy_numbers() {
     in_namespace(|| {
-        let site = Site::running(2);
-        let number = |name: &str| {
+        let mut site = Site::running(2);
+        let number = |site: &Site, name: &str| {
             let books = site.data_plane.books();
             let policy = books.config.as_ref().unwrap().policies.iter().find(|p| p.name == name).cloned();
             match policy.map(|policy| policy.action) {
@@ -119,8 +119,8 @@ fn a_reload_applies_what_changed_and_keeps_policy_numbers() {
                 other => panic!("{other:?}"),
             }
         };
-        let before = number("m1");
-        site.configure(&["m7", "m1", "m8"]);
+        let before = number(&site, "m1");
+        site.configure(&["m7", "m8", "m1"]);
         let done = site.ctl(&["--json", "config", "reload"]);
         assert_eq!(done.status, 0, "{}", done.stderr);
         let done = done.json();
@@ -128,13 +128,19 @@ fn a_reload_applies_what_changed_and_keeps_policy_numbers() {
             (&done["sas_new"], &done["sas_unchanged"], &done["sas_removed"]),
             (&4.into(), &2.into(), &2.into())
         );
-        assert_eq!(number("m1"), before);
+        assert_eq!(number(&site, "m1"), before);
         assert_eq!(site.fence(), ["10.2.1.0/24", "10.2.7.0/24", "10.2.8.0/24"]);
         // The same by signal.
         site.configure(&["m1"]);
         site.signal(Signal::SIGHUP);
         wait("reloaded", || site.data_plane.books().sas.len() == 2);
         wait("fence", || site.fence() == ["10.2.1.0/24"]);
+        // And over a restart of the control process.
+        site.kill_control();
+        site.configure(&["m4", "m5", "m6", "m1"]);
+        site.start_control();
+        site.wait_connected();
+        assert_eq!(number(&site, "m1"), before);
     });
 }
 
