@@ -1,11 +1,15 @@
 //! `tandem-control`: keeps the data plane in the configured state, for ever.
 
+mod events;
+mod trouble;
+
 use crate::fence::Fence;
 use crate::operator::Order;
 use crate::report;
 use crate::session::{Outcome, Session, SessionError};
 use crate::settings_file::{self, ReadError};
 use crate::state::NodeState;
+use events::{Event, Signals};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,8 +19,8 @@ use tandem_api::operator::{
     NodeStatus, Reloaded,
 };
 use tandem_config::Settings;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use trouble::Trouble;
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -46,39 +50,6 @@ struct Connection {
     hello: Option<Hello>,
     generation: Option<u64>,
     count: u64,
-}
-
-/// Signals that the control process follows.
-struct Signals {
-    reload: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-/// What ends a wait.
-enum Event {
-    Order(Order),
-    Reload,
-    Stop,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            reload: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self, orders: &mut mpsc::Receiver<Order>) -> Event {
-        tokio::select! {
-            order = orders.recv() => order.map_or(Event::Stop, Event::Order),
-            _ = self.reload.recv() => Event::Reload,
-            _ = self.terminate.recv() => Event::Stop,
-            _ = self.interrupt.recv() => Event::Stop,
-        }
-    }
 }
 
 /// Why a connected phase ended.
@@ -227,7 +198,7 @@ impl<F: Fence> Daemon<F> {
                     let result = self.answer(method, &mut session).await;
                     let (result, lost) = match result {
                         Ok(value) => (Ok(value), None),
-                        Err(error) => (Err(error.failure(self)), error.lost()),
+                        Err(error) => (Err(error.failure(&self.settings.data_plane_socket)), error.lost()),
                     };
                     // An operator that went away does not want the answer.
                     let _ = reply.send(result);
@@ -258,7 +229,7 @@ impl<F: Fence> Daemon<F> {
                     Method::ShowPolicy => json(&report::policies(&self.settings, false)),
                     Method::ConfigReload => self
                         .reload_alone()
-                        .map_err(|error| error.failure(self))
+                        .map_err(|error| error.failure(&self.settings.data_plane_socket))
                         .and_then(|reloaded| json(&reloaded)),
                     Method::ShowCryptoIpsecSa
                     | Method::ShowInterfaces
@@ -505,59 +476,6 @@ impl<F: Fence> Daemon<F> {
                 in_place: self.fence_error.is_none() && *state != ConnectionState::Detached,
                 reason: self.fence_error.clone(),
             },
-        }
-    }
-}
-
-/// Why an order was not done.
-enum Trouble {
-    Failure(Failure),
-    Session(SessionError),
-    Read(ReadError),
-}
-
-impl From<Failure> for Trouble {
-    fn from(failure: Failure) -> Self {
-        Trouble::Failure(failure)
-    }
-}
-
-impl From<SessionError> for Trouble {
-    fn from(error: SessionError) -> Self {
-        Trouble::Session(error)
-    }
-}
-
-impl From<ReadError> for Trouble {
-    fn from(error: ReadError) -> Self {
-        Trouble::Read(error)
-    }
-}
-
-impl Trouble {
-    fn failure<F: Fence>(&self, daemon: &Daemon<F>) -> Failure {
-        match self {
-            Trouble::Failure(failure) => failure.clone(),
-            Trouble::Read(error) => Failure::new(FailureCode::ConfigInvalid, error.to_string()),
-            Trouble::Session(error) if error.is_refusal() => Failure::new(
-                FailureCode::Refused,
-                format!("the data plane refused: {error}; nothing has changed"),
-            ),
-            Trouble::Session(error) => {
-                let message = format!(
-                    "data plane not reachable at {}: {error}; it is tried again, see `tandemctl show status`",
-                    daemon.settings.data_plane_socket.display()
-                );
-                Failure::new(FailureCode::DataPlaneUnreachable, message)
-            }
-        }
-    }
-
-    /// Is the connection of no use any more?
-    fn lost(&self) -> Option<String> {
-        match self {
-            Trouble::Session(error) if !error.is_refusal() => Some(error.to_string()),
-            _ => None,
         }
     }
 }
