@@ -201,9 +201,24 @@ impl core::str::FromStr for Mac {
         let mut octets = [0; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(fail)?;
+            // Digits alone: the number parser would take a sign.
+            let is_octet = |part: &&str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let part = parts.next().filter(is_octet).ok_or_else(fail)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_| fail())?;
         }
         if parts.next().is_some() { Err(fail()) } else { Ok(Self(octets)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mac_is_six_octets_of_two_hexadecimal_digits() {
+        assert_eq!("02:00:5e:00:53:Fe".parse(), Ok(Mac([2, 0, 0x5e, 0, 0x53, 0xfe])));
+        for wrong in ["", "02:00:5e:00:53", "02:00:5e:00:53:01:02", "+2:00:5e:00:53:01", "2:00:5e:00:53:01"] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
     }
 }
