@@ -21,6 +21,9 @@ use std::net::Ipv4Addr;
 pub const VERSION: u16 = 1;
 /// Longest message in octets (below the default socket buffer).
 pub const MESSAGE_MAX: usize = 64 * 1024;
+/// Descriptors in each ring of an AF_XDP socket. A worker's frames must be enough for the fill and transmit
+/// rings of all its sockets.
+pub const RING_SIZE: u32 = 2048;
 /// Most SAs in one [`Body::InstallSas`] or [`Reply::Sas`].
 pub const SAS_PER_MESSAGE: usize = 128;
 

@@ -23,4 +23,4 @@ mod settings;
 
 pub use finding::{Finding, Findings, Source};
 pub use key::fingerprint;
-pub use settings::{CryptoMap, KeyFileReader, Node, RING_SIZE, Settings, load};
+pub use settings::{CryptoMap, KeyFileReader, Node, Settings, load};

@@ -8,13 +8,12 @@ use ipnet::Ipv4Net;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use tandem_api::dataplane::{Config, Interface, MESSAGE_MAX, PolicyAction, SaSpec, StartSettings, encode};
+use tandem_api::dataplane::{
+    Config, Interface, MESSAGE_MAX, PolicyAction, RING_SIZE, SaSpec, StartSettings, encode,
+};
 use tandem_api::types::Selector;
 use toml::de::DeTable;
 use zeroize::Zeroizing;
-
-/// Descriptors in each ring of an AF_XDP socket; `frames` is checked against it.
-pub const RING_SIZE: u32 = 2048;
 
 /// Reads the text of a key file, or says why it cannot.
 pub type KeyFileReader<'f> = &'f mut dyn FnMut(&str) -> Result<Zeroizing<String>, String>;

@@ -225,13 +225,7 @@ impl Core {
     }
 
     fn surroundings<'a>(&'a self, protected: &'a [Prefix], own: &'a [Ipv4Addr]) -> Surroundings<'a> {
-        Surroundings {
-            bpffs: &self.bpffs,
-            active: self.role() == Role::Active,
-            protected,
-            own,
-            frames: self.settings.frames,
-        }
+        Surroundings { bpffs: &self.bpffs, active: self.role() == Role::Active, protected, own }
     }
 
     /// Tells the programs of all interfaces what they must know.

@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use tandem_api::dataplane::{Interface as Wanted, XdpMode};
+use tandem_api::dataplane::{Interface as Wanted, RING_SIZE, XdpMode};
 use tandem_api::types::{Mac, Side};
 use tandem_ebpf::{Mode, Prefix, Settings, SteerCounter, SteerProgram};
 use tandem_wire::ethernet::MacAddr;
@@ -44,8 +44,6 @@ pub struct Surroundings<'a> {
     pub protected: &'a [Prefix],
     /// The kernel's own addresses.
     pub own: &'a [Ipv4Addr],
-    /// Frames of each worker.
-    pub frames: u32,
 }
 
 impl Interface {
@@ -68,7 +66,7 @@ impl Interface {
         program.set_protected(around.protected)?;
         program.set_virtual_addresses(&addresses(wanted))?;
         program.set_own_addresses(around.own)?;
-        let opened = open_sockets(wanted, port, ifindex, around.frames, workers, &mut program);
+        let opened = open_sockets(wanted, port, ifindex, workers, &mut program);
         let attached = opened.and_then(|zero_copy| {
             let membership = UnicastMembership::join(ifindex, wanted.virtual_mac.0).with_context(|| {
                 format!("cannot add {} to the addresses that {} listens to", wanted.virtual_mac, wanted.name)
@@ -175,7 +173,6 @@ fn open_sockets(
     wanted: &Wanted,
     port: PortIndex,
     ifindex: u32,
-    frames: u32,
     workers: &[WorkerHandle],
     program: &mut SteerProgram,
 ) -> anyhow::Result<bool> {
@@ -195,8 +192,7 @@ fn open_sockets(
         let config = SocketConfig {
             ifindex,
             queue,
-            // Fill and transmit rings of a few interfaces together leave most frames free.
-            ring_size: (frames / 8).clamp(64, 4096),
+            ring_size: RING_SIZE,
             zero_copy: match wanted.mode {
                 XdpMode::Native => ZeroCopy::Auto,
                 XdpMode::Zerocopy => ZeroCopy::Require,
