@@ -34,7 +34,10 @@ impl Lab {
         for command in [
             format!("ip netns add {n}g"),
             format!("ip netns add {n}h"),
-            format!("ip link add in0 netns {n}g type veth peer name h0 netns {n}h"),
+            format!(
+                "ip link add in0 netns {n}g numrxqueues 2 numtxqueues 2 type veth \
+                 peer name h0 netns {n}h numrxqueues 2 numtxqueues 2"
+            ),
             format!("ip -n {n}g link set lo up"),
             format!("ip -n {n}g addr add 10.1.0.2/24 dev in0"),
             format!("ip -n {n}g link set in0 up"),
@@ -155,7 +158,11 @@ impl Control {
     }
 
     fn hello(&mut self, hot: Option<&OwnedFd>) -> (Hello, OwnedFd) {
-        let body = Body::Hello { version: VERSION, start: start_settings() };
+        self.hello_with(start_settings(), hot)
+    }
+
+    fn hello_with(&mut self, start: StartSettings, hot: Option<&OwnedFd>) -> (Hello, OwnedFd) {
+        let body = Body::Hello { version: VERSION, start };
         match self.ask(body, hot) {
             (Ok(Reply::Hello(hello)), Some(hot)) => (hello, hot),
             other => panic!("{other:?}"),
@@ -191,13 +198,17 @@ fn selector() -> Selector {
 }
 
 fn config(interface: &str) -> Body {
+    config_with(interface, 1)
+}
+
+fn config_with(interface: &str, queues: u16) -> Body {
     Body::Configure(Box::new(Config {
         interfaces: vec![Interface {
             name: interface.into(),
             side: Side::Inside,
             virtual_addresses: vec!["10.1.0.1/24".parse().unwrap()],
             virtual_mac: Mac([0, 0, 0x0c, 0x9f, 0xf0, 1]),
-            queues: 1,
+            queues,
             mode: XdpMode::Native,
             mss_clamp: false,
         }],
@@ -314,4 +325,27 @@ fn a_killed_data_plane_fails_closed_and_its_successor_goes_on_with_the_same_numb
     assert!(!lab.has_program());
     assert!(!lab.ping("10.1.0.1"));
     assert!(lab.ping("10.1.0.2"));
+}
+
+#[test]
+fn two_workers_share_an_interface_of_two_queues() {
+    let lab = Lab::new("e");
+    let _daemon = lab.start();
+    let mut control = Control::connect(&lab.socket());
+    control.hello_with(StartSettings { workers: 2, ..start_settings() }, None);
+    control.done(config_with("in0", 2));
+    control.done(Body::SetRole { role: Role::Active, term: 2 });
+    run(&format!("ip -n {}h route add 10.2.0.0/24 via 10.1.0.1", lab.name));
+    assert!(lab.ping("10.1.0.1"));
+    // Many flows, so that both queues get some.
+    for host in 1..=24 {
+        run(&format!("ip netns exec {}h ping -c 1 -W 0.05 10.2.0.{host}", lab.name));
+    }
+    let status = control.status();
+    assert_eq!(status.counters.dropped(DropReason::NoSa), 24);
+    assert_eq!(status.workers.len(), 2);
+    assert!(status.workers.iter().all(|worker| worker.rounds > 0));
+    let refused = control.ask(config_with("in0", 3), None).0.unwrap_err();
+    assert!(refused.reason.contains("3 queues") && refused.reason.contains("2 workers"), "{refused}");
+    assert!(lab.ping("10.1.0.1"), "a refused change of queues leaves the old ones in use");
 }
