@@ -139,7 +139,7 @@ fn deaths(run: &mut Run, sites: &mut Sites, clock: &Rate, story: &mut Story) -> 
     }
     let flow = sites.start_flow(true, 6003, 1000, 200)?;
     flow.wait_for_arrivals(500, Duration::from_secs(10))?;
-    run.say("kill -9 of gateway A's data plane; its kernel forwards and has a route");
+    run.say("kill -9 of gateway A's data plane; the XDP program stays and fails closed");
     mark(clock, "data plane killed");
     sites.a.kill_dataplane();
     std::thread::sleep(Duration::from_millis(300));

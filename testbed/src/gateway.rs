@@ -389,7 +389,7 @@ impl Gateway {
     /// # Errors
     /// As [`Self::ctl`].
     pub fn interfaces(&self) -> Result<Vec<Value>> {
-        let json = self.ctl(&["show", "interfaces"])?;
+        let json = self.ctl(&["show", "interfaces", "--interval", "0"])?;
         Ok(json
             .as_array()
             .or_else(|| json["interfaces"].as_array())
