@@ -139,6 +139,15 @@ impl SaTable {
 }
 
 impl SaTable {
+    /// Ties an outbound SA to its policy.
+    fn serve_policy(&self, installed: &Installed) {
+        if installed.spec.direction == Direction::Outbound
+            && let Some(slot) = self.by_policy.get(installed.spec.policy as usize)
+        {
+            slot.store(installed.slot, Ordering::Release);
+        }
+    }
+
     /// Unties an outbound SA from its policy, if it is still this one that serves it.
     fn leave_policy(&self, old: &Installed) {
         if old.spec.direction == Direction::Outbound
@@ -180,6 +189,9 @@ impl SaId {
 struct Slots {
     /// Slots by (SPI, fingerprint) of the hot state bound to them.
     bound: HashMap<(u32, u64), u32>,
+    /// Which SA is published in a slot. A key that moves to another peer keeps its slot, so two identities
+    /// may lead to one slot until the older of them is swept.
+    users: HashMap<u32, SaId>,
     /// Is there hot state in the slot?
     taken: Box<[bool]>,
     /// How many have none.
@@ -199,7 +211,7 @@ impl Slots {
             }
         }
         let free = taken.iter().filter(|taken| !**taken).count();
-        Self { bound, taken: taken.into_boxed_slice(), free, first_free: 0 }
+        Self { bound, users: HashMap::new(), taken: taken.into_boxed_slice(), free, first_free: 0 }
     }
 
     /// A free slot, `wanted` if that is free.
@@ -252,6 +264,22 @@ pub enum InstallError {
         policy: u32,
         /// Limit.
         slots: u32,
+    },
+    /// No fingerprint: 0 marks a slot that is free.
+    #[error("SA {0:#010x}: a key fingerprint of 0 is none")]
+    Fingerprint(u32),
+    /// A higher base term for a key in use: the term differences of its IVs would come again (F3).
+    #[error(
+        "SA {spi:#010x}: the base term of a key in use cannot rise (from {now} to {wanted}), because its nonces would \
+         come again; give the SA a new key, or set base-term back"
+    )]
+    BaseTerm {
+        /// SPI.
+        spi: u32,
+        /// Base term now.
+        now: u64,
+        /// Base term asked for.
+        wanted: u64,
     },
     /// The same SPI twice in one request.
     #[error("SA {spi:#010x}: {direction} twice in one request")]
@@ -342,6 +370,8 @@ impl SaAdmin {
             {
                 installed.generation = generation;
                 outcome.unchanged += 1;
+                // Another SA may have served the policy meanwhile, in a change that was not carried through.
+                table.serve_policy(installed);
                 continue;
             }
             let (slot, known) = self.bind(spec, hot)?;
@@ -357,8 +387,16 @@ impl SaAdmin {
                     table.leave_policy(&old);
                 }
                 if old.slot != slot {
-                    Self::unpublish(old.spec.direction, old.slot, table, publisher);
+                    self.unpublish(id, &old, table, publisher);
                 }
+            }
+            // A key that came from another peer: that SA is no more.
+            let users = &mut self.slots_mut(spec.direction).users;
+            if let Some(before) = users.insert(slot, id).filter(|before| *before != id)
+                && let Some(old) = self.installed.remove(&before)
+                && old.spec.policy != spec.policy
+            {
+                table.leave_policy(&old);
             }
         }
         if foreign_changed {
@@ -370,11 +408,13 @@ impl SaAdmin {
 
     /// Everything that can be refused is refused here, before anything changes.
     fn check(&self, sas: &[SaSpec], slots: u32) -> Result<(), InstallError> {
-        let mut seen = HashSet::new();
+        let (mut seen, mut keys) = (HashSet::new(), HashSet::new());
         let mut wanted = HashMap::from([(Direction::Inbound, 0usize), (Direction::Outbound, 0)]);
         for spec in sas {
             let SaSpec { spi, transform, direction, .. } = *spec;
-            if !seen.insert(SaId::of(spec)) {
+            let key = (spi, spec.fingerprint.0);
+            // Two peers may choose one SPI, but not with one key: its numbers would be taken for both.
+            if !seen.insert(SaId::of(spec)) || !keys.insert((direction, key)) {
                 return Err(InstallError::Twice { spi, direction });
             }
             if spi < 256 {
@@ -387,8 +427,16 @@ impl SaAdmin {
             if got != want {
                 return Err(InstallError::KeyLength { spi, transform, got, want });
             }
+            if spec.fingerprint.0 == 0 {
+                return Err(InstallError::Fingerprint(spi));
+            }
             let side = self.slots(direction);
-            if !side.bound.contains_key(&(spi, spec.fingerprint.0)) {
+            if let Some(slot) = side.bound.get(&key) {
+                let user = side.users.get(slot).and_then(|id| self.installed.get(id));
+                if let Some(now) = user.map(|user| user.spec.base_term).filter(|now| *now < spec.base_term) {
+                    return Err(InstallError::BaseTerm { spi, now, wanted: spec.base_term });
+                }
+            } else {
                 let count = wanted.entry(direction).or_default();
                 *count += 1;
                 if *count > side.free {
@@ -397,6 +445,13 @@ impl SaAdmin {
             }
         }
         Ok(())
+    }
+
+    fn slots_mut(&mut self, direction: Direction) -> &mut Slots {
+        match direction {
+            Direction::Inbound => &mut self.inbound,
+            Direction::Outbound => &mut self.outbound,
+        }
     }
 
     fn slots(&self, direction: Direction) -> &Slots {
@@ -409,10 +464,7 @@ impl SaAdmin {
     /// The slot of this SPI and key, with its hot state ready; `true` if the state was there before.
     fn bind(&mut self, spec: &SaSpec, hot: &HotState) -> Result<(u32, bool), InstallError> {
         let key = (spec.spi, spec.fingerprint.0);
-        let slots = match spec.direction {
-            Direction::Inbound => &mut self.inbound,
-            Direction::Outbound => &mut self.outbound,
-        };
+        let slots = self.slots_mut(spec.direction);
         if let Some(&slot) = slots.bound.get(&key) {
             return Ok((slot, true));
         }
@@ -493,10 +545,16 @@ impl SaAdmin {
         }
     }
 
-    fn unpublish(direction: Direction, slot: u32, table: &SaTable, publisher: &mut Publisher) {
-        match direction {
-            Direction::Inbound => publisher.publish(&table.inbound[slot as usize], None),
-            Direction::Outbound => publisher.publish(&table.outbound[slot as usize], None),
+    /// Empties the slot of `old`, unless another SA has it by now.
+    fn unpublish(&mut self, id: SaId, old: &Installed, table: &SaTable, publisher: &mut Publisher) {
+        let users = &mut self.slots_mut(old.spec.direction).users;
+        if users.get(&old.slot) != Some(&id) {
+            return;
+        }
+        users.remove(&old.slot);
+        match old.spec.direction {
+            Direction::Inbound => publisher.publish(&table.inbound[old.slot as usize], None),
+            Direction::Outbound => publisher.publish(&table.outbound[old.slot as usize], None),
         }
     }
 
@@ -510,14 +568,13 @@ impl SaAdmin {
             .collect();
         for id in &stale {
             let Some(installed) = self.installed.remove(id) else { continue };
-            let Installed { slot, spec, .. } = &installed;
-            match spec.direction {
+            match installed.spec.direction {
                 Direction::Inbound => {
-                    self.foreign.remove(&spec.spi);
+                    self.foreign.remove(&installed.spec.spi);
                 }
                 Direction::Outbound => table.leave_policy(&installed),
             }
-            Self::unpublish(spec.direction, *slot, table, publisher);
+            self.unpublish(*id, &installed, table, publisher);
         }
         if !stale.is_empty() {
             publisher.publish(&table.foreign, Some(Box::new(ForeignIndex::build(&self.foreign))));
