@@ -63,10 +63,38 @@ static __always_inline __u32 count(struct xdp_md *context)
     return class;
 }
 
+// Nanoseconds between two frames of the generator, and when the next one is due.
+struct pace {
+    __u64 gap;
+    __u64 due;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct pace);
+} PACE SEC(".maps");
+
+// Waits until a frame is due. A generator that is late (its core was taken) does not catch up.
+static __always_inline void wait(void)
+{
+    __u32 zero = 0;
+    struct pace *pace = bpf_map_lookup_elem(&PACE, &zero);
+    __u64 now = bpf_ktime_get_ns();
+
+    if (!pace || !pace->gap)
+        return;
+    for (int turn = 0; turn < 1000 && now < pace->due; turn++)
+        now = bpf_ktime_get_ns();
+    pace->due = (now < pace->due + 64 * pace->gap ? pace->due : now) + pace->gap;
+}
+
 // Run by the generator on frames of its own: out of the device they pretend to have come in by.
 SEC("xdp")
 int count_and_transmit(struct xdp_md *context)
 {
+    wait();
     count(context);
     return XDP_TX;
 }

@@ -8,6 +8,7 @@
 //! `ipsec_mb` (a C library loaded at run time) and `veth::xsk` (xsk-rs). x86-64 only, like the counter.
 
 pub mod aead;
+mod cpu;
 mod frames;
 mod ipsec_mb;
 pub mod memory;

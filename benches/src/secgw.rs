@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::frames::{self, Flow};
-use crate::pin;
+use crate::{cpu, pin};
 
 /// Frames in the replayed file. Tandem's replay has as many.
 pub const FRAMES: usize = 1024;
@@ -205,8 +205,9 @@ impl Run {
             .context("starting ipsec-secgw")?;
         let output = child.stdout.take().context("no pipe")?;
         let (sender, counters) = mpsc::channel();
+        // Of its first thread, which is the one that forwards.
         let time = PathBuf::from(format!("/proc/{}/schedstat", child.id()));
-        std::thread::spawn(move || read_counters(output, &sender, || cpu_time(&time)));
+        std::thread::spawn(move || read_counters(output, &sender, || cpu::time(&time)));
         Ok(Self { child, counters, log })
     }
 
@@ -262,12 +263,6 @@ fn read_counters(output: impl Read, sender: &mpsc::Sender<Counters>, now: impl F
             return;
         }
     }
-}
-
-/// How long the first thread of a process has run: the first number of its `schedstat`, in nanoseconds.
-fn cpu_time(schedstat: &Path) -> Option<Duration> {
-    let text = std::fs::read_to_string(schedstat).ok()?;
-    Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?))
 }
 
 const PAGE_COUNT: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";

@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use aya::maps::{PerCpuArray, XskMap};
+use aya::maps::{Array, PerCpuArray, XskMap};
 use aya::programs::{Xdp, xdp::XdpMode};
 use aya::{TestRun, TestRunAttrs, TestRunOptions};
 
@@ -102,6 +102,13 @@ impl Generator {
         let mut context = [0; 24];
         context[12..16].copy_from_slice(&nix::net::if_::if_nametoindex(device)?.to_ne_bytes());
         Ok(Self { object, context, _receiver: receiver })
+    }
+
+    /// Sends `rate` frames a second from now on, or as many as it can.
+    pub fn set_rate(&mut self, rate: Option<f64>) -> Result<()> {
+        let mut pace: Array<_, [u64; 2]> = self.object.map_mut("PACE").context("no pace map")?.try_into()?;
+        let gap = rate.map_or(0.0, |rate| 1e9 / rate) as u64;
+        pace.set(0, [gap, 0], 0).context("setting the pace")
     }
 
     /// Frames sent so far.

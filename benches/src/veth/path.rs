@@ -1,11 +1,13 @@
 //! Generator, device under test and sink, in three network namespaces joined by two veth pairs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tandem_testbed::lab::{Lab, Namespace};
 
+use crate::cpu::Threads;
 use crate::pin::{self, Role};
 use crate::veth::bpf::{Arrived, Attached, Generator};
 use crate::veth::xsk::Forwarder;
@@ -29,6 +31,26 @@ pub struct Path {
     pub sink: Namespace,
     generator: Generator,
     counter: Attached,
+    soft_interrupts: Threads,
+}
+
+/// What forwards.
+pub enum Device<'a> {
+    /// The plain forwarder, on a thread that is started for it.
+    Plain(&'a mut Forwarder),
+    /// Something that runs already, in these threads.
+    Running(&'a Threads),
+}
+
+/// Frames to be sent in a measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Load<'a> {
+    /// What each of them is.
+    pub frame: &'a [u8],
+    /// How many a second; as many as can be where there is no number.
+    pub rate: Option<f64>,
+    /// For how long.
+    pub duration: Duration,
 }
 
 /// What went through in a measurement.
@@ -40,6 +62,8 @@ pub struct Passed {
     pub arrived: f64,
     /// Frames at the sink by what they were.
     pub frames: Arrived,
+    /// Share of the time for which the device (and the kernel's soft interrupts for it) had its core.
+    pub core_share: f64,
 }
 
 impl Path {
@@ -52,58 +76,64 @@ impl Path {
         lab.link((&gateway, OUTSIDE), (&sink, SINK), 1)?;
         let generator = source.enter(|| Generator::new(SOURCE))?;
         let counter = sink.enter(|| Attached::count_and_drop(SINK))?;
-        Ok(Self { source, gateway, sink, generator, counter })
+        let soft_interrupts = Threads::soft_interrupts(pin::core(Role::UnderTest)?)?;
+        Ok(Self { source, gateway, sink, generator, counter, soft_interrupts })
     }
 
     /// Frames a second that the generator reaches when the device drops all of them in XDP.
-    pub fn generator_alone(&self, frame: &[u8], duration: Duration) -> Result<f64> {
+    pub fn generator_alone(&mut self, frame: &[u8], duration: Duration) -> Result<f64> {
         let device = self.gateway.enter(|| Attached::count_and_drop(INSIDE))?;
         let start = Instant::now();
-        self.measure(frame, None, duration)?;
+        let load = Load { frame, rate: None, duration };
+        self.measure(load, Device::Running(&Threads::this()))?;
         // What did arrive, and not what was offered: the ring of a veth overflows silently.
         Ok(device.arrived()?.udp as f64 / start.elapsed().as_secs_f64())
     }
 
-    /// Sends for `duration` (after a warm-up) and counts what arrives. A `forwarder` runs on the core under test
-    /// meanwhile; without one, something else forwards.
-    pub fn measure(
-        &self,
-        frame: &[u8],
-        forwarder: Option<&mut Forwarder>,
-        duration: Duration,
-    ) -> Result<Passed> {
+    /// Sends a load (after a warm-up) and counts what arrives.
+    pub fn measure(&mut self, load: Load<'_>, device: Device<'_>) -> Result<Passed> {
+        self.generator.set_rate(load.rate)?;
         let ended = AtomicBool::new(false);
-        let (source, generator, counter) = (&self.source, &self.generator, &self.counter);
+        let Self { source, generator, counter, soft_interrupts, .. } = &*self;
         std::thread::scope(|scope| {
-            let mut threads = vec![scope.spawn(|| {
+            let mut workers = vec![scope.spawn(|| {
                 source.enter(|| {
                     pin::this_thread(Role::Generator)?;
-                    generator.run(frame, &ended)
+                    generator.run(load.frame, &ended)
                 })
             })];
-            if let Some(forwarder) = forwarder {
-                threads.push(scope.spawn(|| {
-                    pin::this_thread(Role::UnderTest)?;
-                    forwarder.run(&ended)
-                }));
-            }
+            let threads = match device {
+                Device::Running(threads) => threads.clone(),
+                Device::Plain(forwarder) => {
+                    let (sender, receiver) = mpsc::channel();
+                    let ended = &ended;
+                    workers.push(scope.spawn(move || {
+                        pin::this_thread(Role::UnderTest)?;
+                        sender.send(Threads::this())?;
+                        forwarder.run(ended)
+                    }));
+                    receiver.recv().context("the forwarder did not start")?
+                }
+            };
+            let threads = threads.and(soft_interrupts);
             std::thread::sleep(WARM_UP);
-            let take = || anyhow::Ok((Instant::now(), generator.offered()?, counter.arrived()?));
+            let take =
+                || anyhow::Ok((Instant::now(), generator.offered()?, counter.arrived()?, threads.time()));
             let before = take();
-            std::thread::sleep(duration);
+            std::thread::sleep(load.duration);
             let after = take();
             ended.store(true, Ordering::Relaxed);
-            for thread in threads {
-                thread.join().ok().context("a thread of the measurement panicked")??;
+            for worker in workers {
+                worker.join().ok().context("a thread of the measurement panicked")??;
             }
-            let ((start, offered_before, arrived_before), (end, offered_after, arrived_after)) =
-                (before?, after?);
-            let seconds = (end - start).as_secs_f64();
-            let frames = arrived_after - arrived_before;
+            let (before, after) = (before?, after?);
+            let seconds = (after.0 - before.0).as_secs_f64();
+            let frames = after.2 - before.2;
             Ok(Passed {
-                offered: (offered_after - offered_before) as f64 / seconds,
+                offered: (after.1 - before.1) as f64 / seconds,
                 arrived: (frames.udp + frames.esp + frames.other) as f64 / seconds,
                 frames,
+                core_share: after.3.saturating_sub(before.3).as_secs_f64() / seconds,
             })
         })
     }

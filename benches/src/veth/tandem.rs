@@ -1,10 +1,12 @@
 //! The Tandem gateway in the middle of a path.
 
 use std::path::Path as Folder;
+use std::process::Command;
 
 use anyhow::Result;
 use tandem_testbed::gateway::{CryptoMap, Gateway, Interface, Settings, StaticSa};
 
+use crate::cpu::Threads;
 use crate::pin::{self, Role};
 use crate::veth::path::{INSIDE, OUTSIDE, Path, SINK};
 use crate::veth::{FLOW, GATEWAY_MAC};
@@ -53,4 +55,10 @@ pub fn start(path: &Path, folder: &Folder) -> Result<Gateway> {
     gateway.start()?;
     pin::this_thread(Role::Generator)?;
     Ok(gateway)
+}
+
+/// Every thread of the daemons on a path.
+pub fn threads(path: &Path) -> Result<Threads> {
+    let pids = tandem_testbed::lab::run(Command::new("ip").args(["netns", "pids", path.gateway.name()]))?;
+    Threads::of_processes(pids.split_whitespace().filter_map(|pid| pid.parse().ok()))
 }
