@@ -225,8 +225,10 @@ impl SlowPath {
     }
 
     fn local(&mut self, frame: &mut Frame, umem: &Umem) -> Result<ReturnKind, DropReason> {
-        let len = icmp::echo_reply_in_place(umem.data_mut(frame)).map_err(|error| match error {
-            icmp::NoReply::NotEchoRequest => DropReason::LocalUnhandled,
+        let data = umem.data_mut(frame);
+        let len = icmp::echo_reply_in_place(data).map_err(|error| match error {
+            // A whole message of another type is not invalid, only none that is answered.
+            icmp::NoReply::NotEchoRequest if is_whole(data) => DropReason::LocalUnhandled,
             _ => DropReason::IcmpInvalid,
         })?;
         frame.truncate(len);
@@ -349,6 +351,11 @@ impl SlowPath {
     pub fn is_waiting(&self) -> bool {
         self.held_count > 0
     }
+}
+
+/// Does the IP packet hold at least an ICMP header?
+fn is_whole(ip_packet: &[u8]) -> bool {
+    ipv4::parse(ip_packet).is_ok_and(|packet| icmp::parse(packet.payload).is_ok())
 }
 
 /// Lets through so many a second, and so many at once.
