@@ -149,9 +149,11 @@ fn the_last_sequence_numbers_are_used_and_then_nothing_leaves() {
 #[test]
 fn a_key_below_whose_base_term_the_node_is_seals_nothing() {
     let mut sites = Sites::new("aws-lc-rs");
-    let mut young = Sites::sas_a();
-    young.iter_mut().for_each(|sa| sa.base_term = 3);
-    sites.a.install(2, &young).unwrap();
+    let mut young = Sites::sas_a().remove(0);
+    young.base_term = 3;
+    // A key of its own: the base term of one that is known never rises.
+    young.fingerprint = tandem_api::types::KeyFingerprint(50);
+    sites.a.install(2, &[young]).unwrap();
     sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"term 2", false));
     assert!(sites.outer().is_empty());
     assert_eq!(sites.a.dropped(DropReason::TermExhausted), 1);
