@@ -83,8 +83,8 @@ pub enum ReturnKind {
     Originate,
     /// A finished IP packet whose next hop should be resolved by now.
     Resume {
-        /// Next hop, host byte order.
-        next_hop: u32,
+        /// Interface that it waited for, and that alone it may leave by: the routes may have changed since.
+        port: PortIndex,
     },
 }
 
@@ -328,7 +328,7 @@ impl SlowPath {
                 for Held { worker, frame, .. } in waiting.drain(..) {
                     *held_count -= 1;
                     counts.add(SlowCounter::Resumed);
-                    give(worker, Return { frame, kind: ReturnKind::Resume { next_hop } });
+                    give(worker, Return { frame, kind: ReturnKind::Resume { port } });
                 }
                 return false;
             }

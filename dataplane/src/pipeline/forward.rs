@@ -135,10 +135,14 @@ impl Round<'_> {
         }
     }
 
-    /// A finished IP packet that waited for `next_hop`.
-    pub(super) fn resume_held(&mut self, frame: Frame, next_hop: u32) {
-        match self.fib.lookup(next_hop) {
-            Some(Target::Adjacency(adjacency)) => self.io.deliver(frame, adjacency),
+    /// A finished IP packet that waited for its next hop on `port`. Where its route leads to another interface by
+    /// now it ends here: what came out of a tunnel for the inside must not go outside.
+    pub(super) fn resume_held(&mut self, frame: Frame, port: PortIndex) {
+        let destination = ipv4::parse(self.io.umem.data(&frame)).map(|packet| packet.header.dst());
+        match destination.ok().and_then(|destination| self.fib.lookup(destination)) {
+            Some(Target::Adjacency(adjacency)) if adjacency.port == port => {
+                self.io.deliver(frame, adjacency);
+            }
             _ => self.io.drop(frame, DropReason::NeighbourUnresolved),
         }
     }

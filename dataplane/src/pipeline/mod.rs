@@ -193,7 +193,7 @@ impl<'r> Round<'r> {
             ReturnKind::Free => self.io.free.push(frame),
             ReturnKind::Frame { port } => self.io.transmit(frame, port),
             ReturnKind::Originate => self.originate(frame),
-            ReturnKind::Resume { next_hop } => self.resume_held(frame, next_hop),
+            ReturnKind::Resume { port } => self.resume_held(frame, port),
         }
     }
 }
