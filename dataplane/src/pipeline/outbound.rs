@@ -13,10 +13,11 @@ use arrayvec::ArrayVec;
 use std::sync::atomic::Ordering;
 use tandem_aead::SealJob;
 use tandem_api::counters::{Counter, DropReason};
+use tandem_api::types::Side;
 use tandem_esp::sequence;
 use tandem_esp::{IvSource, SaOut};
 use tandem_shm::{HotHeader, HotOut};
-use tandem_wire::{ipv4, tcp};
+use tandem_wire::{icmp, ipv4, tcp};
 use tandem_xsk::{BURST, Frame};
 
 /// Octets of an IPv4 and a TCP header without options, which an MSS does not count (RFC 6691).
@@ -45,8 +46,25 @@ impl<'r> Round<'r> {
         match self.tables.policies.lookup(addresses.source, addresses.destination) {
             Some(Action::Protect { policy }) => self.protect(frame, policy, addresses, Origin::Gateway),
             Some(Action::Discard) => self.io.drop(frame, DropReason::PolicyDiscard),
+            Some(Action::Bypass) | None if self.tells_outside(&frame, addresses.destination) => {
+                self.io.drop(frame, DropReason::PolicyNone);
+            }
             Some(Action::Bypass) | None => self.forward(frame, addresses, Origin::Gateway),
         }
+    }
+
+    /// Is this an ICMP error on its way outside that quotes a packet which policy protects? In clear it would tell
+    /// everybody what came out of the tunnel.
+    fn tells_outside(&self, frame: &Frame, destination: u32) -> bool {
+        let target = self.fib.lookup(destination);
+        if target.and_then(Target::port).and_then(|port| self.tables.side(port)) == Some(Side::Inside) {
+            return false;
+        }
+        let Some((source, destination)) = quoted_by_error(self.io.umem.data(frame)) else { return false };
+        let protects = |local, remote| {
+            matches!(self.tables.policies.lookup(local, remote), Some(Action::Protect { .. }))
+        };
+        protects(source, destination) || protects(destination, source)
     }
 
     /// A clear packet from outside that the XDP program took because it claims to come from a
@@ -172,6 +190,17 @@ impl<'r> Round<'r> {
             }
         }
     }
+}
+
+/// Source and destination, host byte order, of the packet that an ICMP error of ours quotes.
+fn quoted_by_error(packet: &[u8]) -> Option<(u32, u32)> {
+    let packet = ipv4::parse(packet).ok().filter(|packet| packet.header.protocol == ipv4::PROTOCOL_ICMP)?;
+    let (header, quoted) = icmp::parse(packet.payload).ok()?;
+    if !matches!(header.kind, icmp::TIME_EXCEEDED | icmp::DESTINATION_UNREACHABLE) {
+        return None;
+    }
+    let address = |at: usize| quoted.get(at..)?.first_chunk().map(|octets| u32::from_be_bytes(*octets));
+    Some((address(12)?, address(16)?))
 }
 
 /// The job that seals the packet in `buffer`, with its number and a fresh IV.
