@@ -72,15 +72,19 @@ impl Round<'_> {
                 return self.io.drop(frame, DropReason::Ipv4Multicast);
             }
         }
-        let Some(target) = self.fib.lookup(destination) else {
-            return self.io.drop(frame, DropReason::NoRoute);
-        };
-        // Out of one tunnel towards the outside: policy decides anew, so that it goes into another
-        // tunnel, and never out in clear by accident.
-        let egress = target.port().and_then(|port| self.tables.side(port));
+        let target = self.fib.lookup(destination);
+        // Out of one tunnel and not to the inside: policy decides anew, so that it goes into another
+        // tunnel (which takes no route to what is behind that), and never out in clear by accident.
+        let egress = target.and_then(Target::port).and_then(|port| self.tables.side(port));
         if origin == Origin::Tunnel && egress != Some(Side::Inside) {
-            return self.outbound(frame, addresses);
+            if self.tables.policies.lookup(addresses.source, destination).is_some() {
+                return self.outbound(frame, addresses);
+            }
+            // Where no policy speaks, the route is what is wrong, if it is.
+            let reason = target.map_or(Err(DropReason::NoRoute), Target::mtu).err();
+            return self.io.drop(frame, reason.unwrap_or(DropReason::PolicyNone));
         }
+        let Some(target) = target else { return self.io.drop(frame, DropReason::NoRoute) };
         let mtu = match target.mtu() {
             Ok(mtu) => mtu,
             Err(reason) => return self.io.drop(frame, reason),
