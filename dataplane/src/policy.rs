@@ -36,6 +36,8 @@ struct Entry {
 pub struct PolicyTable {
     by_remote: PrefixTable,
     lists: Vec<Box<[Entry]>>,
+    /// Is there any [`Action::Discard`]? Most gateways have none.
+    discards: bool,
 }
 
 impl PolicyTable {
@@ -65,7 +67,15 @@ impl PolicyTable {
             leaves.push((prefix, lists.len() as u32));
             lists.push(list.into_boxed_slice());
         }
-        Self { by_remote: PrefixTable::build(leaves), lists }
+        let discards = policies.iter().any(|policy| policy.action == PolicyAction::Discard);
+        Self { by_remote: PrefixTable::build(leaves), lists, discards }
+    }
+
+    /// Does a discard policy decide between `local` and `remote` (host byte order)?
+    #[inline]
+    #[must_use]
+    pub fn discards(&self, local: u32, remote: u32) -> bool {
+        self.discards && self.lookup(local, remote) == Some(Action::Discard)
     }
 
     /// What to do with traffic between `local` and `remote` (host byte order); `None`: no policy covers it.

@@ -7,6 +7,7 @@
 use super::classify::{Addresses, Outer, packet};
 use super::forward::Origin;
 use super::{Opening, Round};
+use crate::policy::PolicyTable;
 use arrayvec::ArrayVec;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tandem_aead::OpenJob;
@@ -126,22 +127,31 @@ impl<'r> Round<'r> {
                 return Err((frame, reason));
             }
         };
-        match check_inner(&mut data[inner.clone()], outer_tos, sa) {
+        match check_inner(&mut data[inner.clone()], outer_tos, sa, &self.tables.policies) {
             Ok((len, addresses)) => Ok((packet(frame, inner.start..inner.start + len), addresses)),
             Err(reason) => Err((frame, reason)),
         }
     }
 }
 
-/// Checks the inner packet against the SA's selectors (RFC 4301 section 5.2), joins the ECN fields
+/// Checks the inner packet against the SA's selectors (RFC 4301 section 5.2) and against discard policies, which
+/// may stand before that of the SA, joins the ECN fields
 /// (RFC 6040 section 4.2), and returns its length without traffic-flow-confidentiality padding.
-fn check_inner(inner: &mut [u8], outer_tos: u8, sa: &SaIn) -> Result<(usize, Addresses), DropReason> {
+fn check_inner(
+    inner: &mut [u8],
+    outer_tos: u8,
+    sa: &SaIn,
+    policies: &PolicyTable,
+) -> Result<(usize, Addresses), DropReason> {
     let packet = ipv4::parse(inner).map_err(|_| DropReason::InnerInvalid)?;
     if !packet.header_checksum_ok() || !ipv4::source_is_valid(packet.header.src()) {
         return Err(DropReason::InnerInvalid);
     }
     if !sa.permits(packet.header.src(), packet.header.dst()) {
         return Err(DropReason::InnerSelectorMismatch);
+    }
+    if policies.discards(packet.header.dst(), packet.header.src()) {
+        return Err(DropReason::PolicyDiscard);
     }
     let checked = (packet.total_len(), Addresses::of(packet.header));
     ecn::decapsulate(outer_tos, inner).map_err(|_| DropReason::InnerCongestion)?;
