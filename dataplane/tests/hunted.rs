@@ -1,11 +1,30 @@
 //! Sequences that once broke a gateway. Over memory, as in `site_to_site.rs`.
 
-#[allow(dead_code)] // shared with another test
 mod sites;
 
-use sites::{HOST_A, HOST_B, Sites, udp};
-use tandem_api::types::{Direction, KeyFingerprint, KeyMaterial};
+use sites::{FAR_MAC, HOST_A, HOST_B, INSIDE, OUTSIDE, OUTSIDE_A, Sites, udp};
+use tandem_api::counters::{Counter, DropReason};
+use tandem_api::dataplane::{Policy, PolicyAction};
+use tandem_api::types::{Direction, KeyFingerprint, KeyMaterial, Selector};
+use tandem_dataplane::fib::{Kernel, Route, RouteKey};
 use tandem_dataplane::sa_table::InstallError;
+
+/// A route at a gateway.
+fn route(kernel: &mut Kernel, prefix: &str, ifindex: u32, gateway: [u8; 4]) {
+    let prefix = prefix.parse::<ipnet::Ipv4Net>().unwrap().into();
+    let gateway = Some(u32::from_be_bytes(gateway));
+    kernel.routes.insert(RouteKey { prefix, metric: 0, tag: 0 }, Route::Via { ifindex, gateway });
+}
+
+fn policy(local: &str, remote: &str, priority: u32, action: PolicyAction) -> Policy {
+    let selector = Selector { local: local.parse().unwrap(), remote: remote.parse().unwrap() };
+    Policy { name: format!("p{priority}"), priority, selector, action }
+}
+
+/// Frames on the wire between the gateways that are not ESP.
+fn clear(sites: &mut Sites) -> Vec<Vec<u8>> {
+    sites.outer().into_iter().filter(|frame| frame[14 + 9] != 50).collect()
+}
 
 /// Does a packet of host A arrive at host B?
 fn passes(sites: &mut Sites) -> bool {
@@ -62,4 +81,82 @@ fn what_would_use_nonces_of_a_key_again_is_refused() {
     shared.push(other);
     assert!(matches!(sites.a.install(2, &shared), Err(InstallError::Twice { .. })));
     assert!(passes(&mut sites), "nothing has changed");
+}
+
+#[test]
+fn an_icmp_error_takes_nothing_out_of_a_tunnel_in_clear() {
+    // No address of B lies in the selectors, so no tunnel carries its ICMP errors.
+    let mut sites = Sites::with_b("10.2.0.0/24", "10.2.0.8/29", &[]);
+    sites.change_kernel_b(|kernel| route(kernel, "0.0.0.0/0", OUTSIDE, OUTSIDE_A));
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 2, b"expires at B, and is secret", false));
+    assert_eq!(sites.b.dropped(DropReason::TtlExpired), 1);
+    assert_eq!(clear(&mut sites), Vec::<Vec<u8>>::new());
+    assert_eq!(sites.b.dropped(DropReason::PolicyNone), 1);
+    sites.account();
+}
+
+#[test]
+fn a_packet_that_waited_leaves_by_the_interface_that_it_waited_for() {
+    let mut sites = Sites::new("aws-lc-rs");
+    let router = [172, 16, 0, 1];
+    sites.change_kernel_b(|kernel| {
+        // The way to the router itself (`onlink`) is not in the table; the default route leads outside.
+        route(kernel, "10.2.0.0/24", INSIDE, router);
+        route(kernel, "0.0.0.0/0", OUTSIDE, OUTSIDE_A);
+        kernel.neighbours.remove(&(INSIDE, u32::from_be_bytes(HOST_B)));
+    });
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"secret", false));
+    assert_eq!(sites.b.asked(), [(0, u32::from_be_bytes(router))]);
+    sites.change_kernel_b(|kernel| {
+        kernel.neighbours.insert((INSIDE, u32::from_be_bytes(router)), FAR_MAC);
+    });
+    sites.settle();
+    assert_eq!(clear(&mut sites), Vec::<Vec<u8>>::new());
+    assert_eq!(sites.at_host_b().len(), 1);
+    sites.account();
+}
+
+#[test]
+fn a_packet_that_waited_is_dropped_where_its_route_has_moved_outside() {
+    let mut sites = Sites::new("aws-lc-rs");
+    sites.change_kernel_b(|kernel| {
+        kernel.neighbours.remove(&(INSIDE, u32::from_be_bytes(HOST_B)));
+    });
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"secret", false));
+    sites.change_kernel_b(|kernel| {
+        kernel.neighbours.insert((INSIDE, u32::from_be_bytes(HOST_B)), FAR_MAC);
+        kernel.routes.retain(|_, route| !matches!(route, Route::Via { ifindex: INSIDE, .. }));
+        route(kernel, "0.0.0.0/0", OUTSIDE, OUTSIDE_A);
+    });
+    sites.settle();
+    assert_eq!(clear(&mut sites), Vec::<Vec<u8>>::new());
+    assert_eq!(sites.b.dropped(DropReason::NeighbourUnresolved), 1);
+    sites.account();
+}
+
+#[test]
+fn from_one_tunnel_into_another_takes_no_route_to_the_network_behind_it() {
+    let spokes = policy("10.1.0.0/24", "10.3.0.0/24", 50, PolicyAction::Protect { policy: 4 });
+    let mut sites = Sites::with_b("10.2.0.0/15", "10.2.0.0/15", std::slice::from_ref(&spokes));
+    let mut to_c = Sites::sas_a().remove(0);
+    (to_c.spi, to_c.policy, to_c.selectors) = (0x4001, 4, vec![spokes.selector]);
+    (to_c.local, to_c.peer) = ([192, 0, 2, 2].into(), OUTSIDE_A.into());
+    (to_c.key, to_c.fingerprint) = (KeyMaterial::new(vec![4; 20]), KeyFingerprint(4));
+    sites.b.install(1, &[to_c]).unwrap();
+    sites.host_a_sends(&udp(HOST_A, [10, 3, 0, 10], 64, b"to the other spoke", false));
+    assert_eq!(sites.b.counter(Counter::Encapsulated), 1);
+    sites.host_a_sends(&udp(HOST_A, [10, 2, 1, 1], 64, b"to nowhere", false));
+    assert_eq!(sites.b.dropped(DropReason::NoRoute), 1);
+    sites.account();
+}
+
+#[test]
+fn a_discard_policy_holds_for_what_comes_out_of_a_tunnel_too() {
+    let discard = policy("10.2.0.0/24", "10.1.0.10/32", 10, PolicyAction::Discard);
+    let mut sites = Sites::with_b("10.2.0.0/24", "10.2.0.0/24", &[discard]);
+    assert!(!passes(&mut sites));
+    assert_eq!(sites.b.dropped(DropReason::PolicyDiscard), 1);
+    sites.host_a_sends(&udp([10, 1, 0, 11], HOST_B, 64, b"another host", false));
+    assert_eq!(sites.at_host_b().len(), 1);
+    sites.account();
 }

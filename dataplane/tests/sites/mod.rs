@@ -1,4 +1,5 @@
 //! Two gateways over memory and a wire between them.
+#![allow(dead_code)] // each test uses its part
 
 use std::net::Ipv4Addr;
 use tandem_api::dataplane::{Policy, PolicyAction, SaSpec};
@@ -15,13 +16,13 @@ pub const HOST_A: [u8; 4] = [10, 1, 0, 10];
 pub const HOST_B: [u8; 4] = [10, 2, 0, 10];
 pub const VIRTUAL_A_INSIDE: [u8; 4] = [10, 1, 0, 1];
 pub const VIRTUAL_B_INSIDE: [u8; 4] = [10, 2, 0, 1];
-const OUTSIDE_A: [u8; 4] = [192, 0, 2, 1];
+pub const OUTSIDE_A: [u8; 4] = [192, 0, 2, 1];
 const OUTSIDE_B: [u8; 4] = [192, 0, 2, 2];
 pub const VIRTUAL_MAC: MacAddr = MacAddr([0, 0, 0x0c, 0x9f, 0xf0, 1]);
 const OWN_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-const FAR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
-const INSIDE: u32 = 5;
-const OUTSIDE: u32 = 6;
+pub const FAR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+pub const INSIDE: u32 = 5;
+pub const OUTSIDE: u32 = 6;
 
 /// Two sites, `a` and `b`.
 pub struct Sites {
@@ -68,17 +69,23 @@ impl Sites {
     }
 
     pub fn with_providers(a: &str, b: &str) -> Self {
-        let (a, inside_a, outside_a) = gateway(a, &SITE_A, &Self::sas_a());
-        let (b, inside_b, outside_b) = gateway(b, &SITE_B, &Self::sas_b());
+        Self::build((a, &SITE_A), (b, &SITE_B), &[])
+    }
+
+    /// With `remote` behind B for A, `local` behind B for B itself, and more policies at B.
+    pub fn with_b(remote: &'static str, local: &'static str, policies: &[Policy]) -> Self {
+        let (a, b) = (Site { remote, ..SITE_A }, Site { local, ..SITE_B });
+        Self::build(("aws-lc-rs", &a), ("aws-lc-rs", &b), policies)
+    }
+
+    fn build((provider_a, a): (&str, &Site), (provider_b, b): (&str, &Site), at_b: &[Policy]) -> Self {
+        let (a, inside_a, outside_a) = gateway(provider_a, a, &sas(a, 0x2001, 0x1001), &[]);
+        let (b, inside_b, outside_b) = gateway(provider_b, b, &sas(b, 0x1001, 0x2001), at_b);
         Self { a, b, inside_a, outside_a, inside_b, outside_b, crossed: Vec::new() }
     }
 
     pub fn sas_a() -> Vec<SaSpec> {
-        vec![sa(&SITE_A, Direction::Outbound, 0x2001, 1), sa(&SITE_A, Direction::Inbound, 0x1001, 2)]
-    }
-
-    fn sas_b() -> Vec<SaSpec> {
-        vec![sa(&SITE_B, Direction::Outbound, 0x1001, 2), sa(&SITE_B, Direction::Inbound, 0x2001, 1)]
+        sas(&SITE_A, 0x2001, 0x1001)
     }
 
     pub fn inject_a(&self, packet: &[u8]) {
@@ -131,8 +138,14 @@ impl Sites {
     }
 
     pub fn add_neighbour_b(&mut self, address: [u8; 4]) {
+        self.change_kernel_b(|kernel| {
+            kernel.neighbours.insert((INSIDE, u32::from_be_bytes(address)), FAR_MAC);
+        });
+    }
+
+    pub fn change_kernel_b(&mut self, change: impl FnOnce(&mut Kernel)) {
         let mut kernel = self.b.kernel().clone();
-        kernel.neighbours.insert((INSIDE, u32::from_be_bytes(address)), FAR_MAC);
+        change(&mut kernel);
         self.b.set_kernel(kernel);
     }
 
@@ -142,7 +155,7 @@ impl Sites {
     }
 }
 
-fn gateway(provider: &str, site: &Site, sas: &[SaSpec]) -> (Gateway, MemHandle, MemHandle) {
+fn gateway(provider: &str, site: &Site, sas: &[SaSpec], more: &[Policy]) -> (Gateway, MemHandle, MemHandle) {
     let mut gateway = Gateway::new(1024, 64, provider).unwrap();
     let config = MemConfig { ring_size: 256 };
     let (inside, inside_handle) = port(gateway.umem(), &config);
@@ -164,7 +177,7 @@ fn gateway(provider: &str, site: &Site, sas: &[SaSpec]) -> (Gateway, MemHandle, 
         selector: selector(site),
         action: PolicyAction::Protect { policy: 3 },
     };
-    gateway.configure(ports, &[policy]);
+    gateway.configure(ports, &[&[policy], more].concat());
     gateway.set_kernel(kernel(site));
     gateway.install(1, sas).unwrap();
     (gateway, inside_handle, outside_handle)
@@ -189,6 +202,15 @@ fn kernel(site: &Site) -> Kernel {
     kernel.neighbours.insert((INSIDE, u32::from_be_bytes(site.host)), FAR_MAC);
     kernel.neighbours.insert((OUTSIDE, u32::from_be_bytes(site.peer)), FAR_MAC);
     kernel
+}
+
+/// Towards B the key is of ones, towards A of twos.
+fn sas(site: &Site, outbound: u32, inbound: u32) -> Vec<SaSpec> {
+    let key = |spi| if spi == 0x2001 { 1 } else { 2 };
+    vec![
+        sa(site, Direction::Outbound, outbound, key(outbound)),
+        sa(site, Direction::Inbound, inbound, key(inbound)),
+    ]
 }
 
 fn sa(site: &Site, direction: Direction, spi: u32, key: u8) -> SaSpec {
