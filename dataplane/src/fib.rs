@@ -4,7 +4,7 @@
 //! network becomes a host entry of the trie, so that a worker finds port and MAC with one look-up.
 
 use crate::prefix_table::{Prefix, PrefixTable};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tandem_wire::ethernet::MacAddr;
 
 /// Number of an interface within the data plane (position in its configuration).
@@ -114,6 +114,8 @@ pub struct Kernel {
     pub routes: BTreeMap<RouteKey, Route>,
     /// Resolved neighbours by (link, address in host byte order).
     pub neighbours: BTreeMap<(u32, u32), MacAddr>,
+    /// Those of them that the kernel does not resolve itself (permanent, no ARP): to be left as they are.
+    pub fixed: BTreeSet<(u32, u32)>,
 }
 
 impl Kernel {

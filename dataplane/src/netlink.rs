@@ -189,12 +189,22 @@ pub fn apply(kernel: &mut Kernel, message: RouteNetlinkMessage, replaced: bool) 
             None => Change::None,
         },
         RouteNetlinkMessage::NewNeighbour(neighbour) => match neighbour_of(&neighbour) {
-            Some((key, Some(mac))) => applied(kernel.neighbours.insert(key, mac) != Some(mac)),
-            Some((key, None)) => applied(kernel.neighbours.remove(&key).is_some()),
+            Some((key, mac)) => {
+                let fixed =
+                    matches!(neighbour.header.state, NeighbourState::Permanent | NeighbourState::Noarp);
+                let _ = if fixed { kernel.fixed.insert(key) } else { kernel.fixed.remove(&key) };
+                match mac {
+                    Some(mac) => applied(kernel.neighbours.insert(key, mac) != Some(mac)),
+                    None => applied(kernel.neighbours.remove(&key).is_some()),
+                }
+            }
             None => Change::None,
         },
         RouteNetlinkMessage::DelNeighbour(neighbour) => match neighbour_of(&neighbour) {
-            Some((key, _)) => applied(kernel.neighbours.remove(&key).is_some()),
+            Some((key, _)) => {
+                kernel.fixed.remove(&key);
+                applied(kernel.neighbours.remove(&key).is_some())
+            }
             None => Change::None,
         },
         _ => Change::None,
@@ -318,7 +328,9 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<((u32, u32), Option<MacAdd
             | NeighbourState::Permanent
             | NeighbourState::Noarp
     );
-    Some(((message.header.ifindex, address?), mac.filter(|_| usable)))
+    // The MAC of a group is that of a broadcast address of a network: not forwarded to (RFC 2644).
+    let mac = mac.filter(|mac| usable && !mac.is_group());
+    Some(((message.header.ifindex, address?), mac))
 }
 
 /// Asks the kernel to resolve neighbours and to keep them resolved.
@@ -377,4 +389,34 @@ fn neighbour(ifindex: u32, address: u32) -> NeighbourMessage {
         .attributes
         .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(Ipv4Addr::from_bits(address))));
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(kernel: &mut Kernel, state: NeighbourState, address: [u8; 4], mac: [u8; 6]) -> Change {
+        let mut message = neighbour(5, u32::from_be_bytes(address));
+        message.header.state = state;
+        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        apply(kernel, RouteNetlinkMessage::NewNeighbour(message), false)
+    }
+
+    #[test]
+    fn the_broadcast_address_of_a_network_is_no_neighbour_to_forward_to() {
+        let mut kernel = Kernel::default();
+        let change = told(&mut kernel, NeighbourState::Noarp, [10, 1, 0, 255], [0xff; 6]);
+        assert_eq!(change, Change::None);
+        assert!(kernel.neighbours.is_empty());
+    }
+
+    #[test]
+    fn a_permanent_neighbour_is_known_as_such_until_it_is_an_ordinary_one() {
+        let mut kernel = Kernel::default();
+        let (host, key) = ([10, 1, 0, 9], (5, u32::from_be_bytes([10, 1, 0, 9])));
+        assert_eq!(told(&mut kernel, NeighbourState::Permanent, host, [2; 6]), Change::Applied);
+        assert!(kernel.neighbours.contains_key(&key) && kernel.fixed.contains(&key));
+        assert_eq!(told(&mut kernel, NeighbourState::Reachable, host, [2; 6]), Change::None);
+        assert!(kernel.neighbours.contains_key(&key) && !kernel.fixed.contains(&key));
+    }
 }

@@ -275,11 +275,14 @@ impl Core {
     /// Has gateways resolved, and every neighbour kept resolved: the kernel does not see the traffic that
     /// would tell it that one has gone or moved.
     fn manage_neighbours(&mut self, ports: &HashMap<u32, PortIndex>) {
-        let (neighbours, managed) = (&self.kernel.neighbours, &mut self.managed);
+        let Kernel { neighbours, fixed, .. } = &self.kernel;
+        let managed = &mut self.managed;
         managed.retain(|key| neighbours.contains_key(key));
         let known = neighbours.keys().filter(|(ifindex, _)| ports.contains_key(ifindex)).copied();
         let wanted: BTreeSet<_> = known.chain(self.kernel.gateways(ports)).collect();
-        for key in wanted.into_iter().take(MANAGED_MAX) {
+        // A permanent neighbour that is made a managed one loses its MAC, and is permanent no more.
+        let wanted = wanted.into_iter().filter(|key| !fixed.contains(key));
+        for key in wanted.take(MANAGED_MAX) {
             if managed.insert(key)
                 && let Err(error) = self.asker.manage(key.0, key.1)
             {
