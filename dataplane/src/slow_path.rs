@@ -297,11 +297,12 @@ impl SlowPath {
         now: Duration,
     ) -> Step {
         let most = (umem.frames() / HELD_SHARE) as usize;
-        let waiting = self.held.entry((port, next_hop)).or_default();
-        if waiting.len() >= HELD_PER_NEXT_HOP || self.held_count >= most {
+        let waiting = self.held.get(&(port, next_hop)).map_or(0, Vec::len);
+        if waiting >= HELD_PER_NEXT_HOP || self.held_count >= most {
             self.counts.drop(DropReason::NeighbourUnresolved);
             return Step::Return(Return { frame, kind: ReturnKind::Free });
         }
+        let waiting = self.held.entry((port, next_hop)).or_default();
         let first = waiting.is_empty();
         waiting.push(Held { worker, frame, until: now + HOLD });
         self.held_count += 1;

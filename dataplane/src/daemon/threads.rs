@@ -6,7 +6,7 @@ use crate::counters::{COUNTERS, Counts};
 use crate::netlink::{Asker, Change, Follower};
 use crate::pipeline::{Pipeline, Shared};
 use crate::slow_path::{Return, SlowPath, Step};
-use crate::worker::{Command, Link, Worker};
+use crate::worker::{Command, Link, PUNTS, Worker};
 use anyhow::Context;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::Ordering;
@@ -22,6 +22,8 @@ use tandem_xsk::Umem;
 const HELD_PAUSE: Duration = Duration::from_millis(2);
 /// How long the slow path sleeps at most.
 const IDLE_PAUSE: Duration = Duration::from_millis(200);
+/// Pause of a slow path that has more to do than it can: whoever waits for its lock gets it now.
+const BUSY_PAUSE: Duration = Duration::from_micros(50);
 /// Longest wait for a worker's answer; opening a queue that is still being taken down takes up to a second.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -147,28 +149,44 @@ pub fn start_slow_path(
     let thread = thread::Builder::new().name("slow-path".into()).spawn(move || {
         let start = Instant::now();
         loop {
-            let waiting = serve(&links, &mut lock(&slow_path), &resolution, &asker, start.elapsed());
-            thread::park_timeout(if waiting { HELD_PAUSE } else { IDLE_PAUSE });
+            let next = serve(&links, &mut lock(&slow_path), &resolution, &asker, start.elapsed());
+            match next {
+                Serve::Busy => thread::sleep(BUSY_PAUSE),
+                Serve::Waiting => thread::park_timeout(HELD_PAUSE),
+                Serve::Idle => thread::park_timeout(IDLE_PAUSE),
+            }
         }
     })?;
     Ok(thread.thread().clone())
 }
 
-/// Serves every punt there is; `true` if frames wait for a neighbour.
+/// What is left for the slow path to do.
+enum Serve {
+    /// A queue is not empty, as far as is known.
+    Busy,
+    /// Frames wait for a neighbour.
+    Waiting,
+    /// Nothing.
+    Idle,
+}
+
+/// Serves the punts of every worker, a queue's length of each: a flood to one of them must hold up neither the
+/// others nor those who wait for the lock.
 fn serve(
     links: &[Arc<Link>],
     slow_path: &mut SlowPath,
     resolution: &Mutex<Resolution>,
     asker: &Asker,
     now: Duration,
-) -> bool {
+) -> Serve {
+    let mut busy = false;
     let give = |worker: usize, frame: Return| {
         // The queue has room for every frame of the worker.
         let _ = links[worker].returns.push(frame);
         links[worker].wake();
     };
     for (worker, link) in links.iter().enumerate() {
-        while let Some(punt) = link.punts.pop() {
+        for punt in (0..PUNTS).map_while(|_| link.punts.pop()) {
             match slow_path.handle(worker, punt, &link.umem, now) {
                 Step::Return(frame) => give(worker, frame),
                 Step::Ask { port, next_hop } => {
@@ -181,6 +199,7 @@ fn serve(
                 Step::Held => {}
             }
         }
+        busy |= !link.punts.is_empty();
     }
     if slow_path.is_waiting() {
         let resolution = lock(resolution);
@@ -196,7 +215,11 @@ fn serve(
             },
         );
     }
-    slow_path.is_waiting()
+    match (busy, slow_path.is_waiting()) {
+        (true, _) => Serve::Busy,
+        (false, true) => Serve::Waiting,
+        (false, false) => Serve::Idle,
+    }
 }
 
 /// Starts the thread that follows the kernel; it lives as long as the process.
