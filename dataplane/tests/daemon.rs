@@ -345,7 +345,11 @@ fn two_workers_share_an_interface_of_two_queues() {
     assert_eq!(status.counters.dropped(DropReason::NoSa), 24);
     assert_eq!(status.workers.len(), 2);
     assert!(status.workers.iter().all(|worker| worker.rounds > 0));
+    let link = || tandem_ebpf::attachment(&lab.bpffs().join("in0")).unwrap().unwrap().link_id;
+    let before = link();
     let refused = control.ask(config_with("in0", 3), None).0.unwrap_err();
     assert!(refused.reason.contains("3 queues") && refused.reason.contains("2 workers"), "{refused}");
     assert!(lab.ping("10.1.0.1"), "a refused change of queues leaves the old ones in use");
+    control.done(config_with("in0", 1));
+    assert_eq!(link(), before, "no change of queues ever takes the program off the interface");
 }

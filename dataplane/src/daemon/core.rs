@@ -159,6 +159,7 @@ impl Core {
     /// were opened are closed again.
     fn open_missing(&mut self) -> anyhow::Result<Vec<Interface>> {
         let mut opened: Vec<Interface> = Vec::new();
+        let mut successors = HashSet::new();
         for wanted in self.config.interfaces.clone() {
             let Some((&ifindex, link)) = self.kernel.links.iter().find(|(_, l)| l.name == wanted.name) else {
                 continue;
@@ -174,7 +175,8 @@ impl Core {
                 .find(|slot| slot.as_ref().is_some_and(|interface| interface.wanted.name == wanted.name))
                 && let Some(old) = slot.take()
             {
-                old.close(&self.workers);
+                old.make_way(&wanted, ifindex, &self.workers);
+                successors.insert(wanted.name.clone());
             }
             let result = self.free_port(&opened).and_then(|port| {
                 let (protected, own) = (protected(&self.config), own_addresses(&self.kernel));
@@ -184,7 +186,14 @@ impl Core {
             match result {
                 Ok(interface) => opened.push(interface),
                 Err(error) => {
-                    opened.into_iter().for_each(|interface| interface.close(&self.workers));
+                    for interface in opened {
+                        let (wanted, ifindex) = (interface.wanted.clone(), interface.ifindex);
+                        if successors.contains(&wanted.name) {
+                            interface.make_way(&wanted, ifindex, &self.workers);
+                        } else {
+                            interface.close(&self.workers);
+                        }
+                    }
                     return Err(error);
                 }
             }

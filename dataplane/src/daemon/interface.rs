@@ -112,6 +112,17 @@ impl Interface {
         Ok(())
     }
 
+    /// Makes way for a successor: the sockets go, and the program stays, which drops what it would steer, until it
+    /// is replaced in place. Only where that cannot be, the program goes as well.
+    pub fn make_way(self, for_wanted: &Wanted, ifindex: u32, workers: &[WorkerHandle]) {
+        let is_generic = |wanted: &Wanted| wanted.mode == XdpMode::Generic;
+        if self.ifindex == ifindex && is_generic(&self.wanted) == is_generic(for_wanted) {
+            close_sockets(self.port, workers);
+        } else {
+            self.close(workers);
+        }
+    }
+
     /// Gives the interface back: the program goes, then the sockets.
     pub fn close(self, workers: &[WorkerHandle]) {
         let Self { wanted, program, pin, port, .. } = self;
