@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tandem_aead::{Algorithm, Provider};
-use tandem_api::dataplane::{SaSpec, SaStatus};
+use tandem_api::dataplane::{MESSAGE_MAX, SAS_PER_MESSAGE, SaSpec, SaStatus, encode};
 use tandem_api::types::{Direction, Selector, Transform};
 use tandem_esp::window;
 use tandem_esp::{SaIn, SaInConfig, SaOut, SaOutConfig, SelectorRange};
@@ -581,6 +581,21 @@ impl SaAdmin {
         }
         publisher.reclaim();
         stale.len() as u32
+    }
+
+    /// SAs in order of direction and SPI, from position `from` on, as many as surely fit into one message with their
+    /// selectors and names; and where to go on.
+    #[must_use]
+    pub fn page(&self, from: u32, hot: &HotState) -> (Vec<SaStatus>, Option<u32>) {
+        let mut count = SAS_PER_MESSAGE / 2;
+        loop {
+            let page = self.list(from, count, hot);
+            // Half a message is left for what wraps them. One SA alone always fits: it came in a message.
+            if count == 1 || encode(&page.0).is_ok_and(|octets| octets.len() <= MESSAGE_MAX / 2) {
+                return page;
+            }
+            count /= 2;
+        }
     }
 
     /// SAs in order of direction and SPI, from position `from` on, at most `count`; and where to go on.

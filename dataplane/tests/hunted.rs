@@ -4,10 +4,11 @@ mod sites;
 
 use sites::{FAR_MAC, HOST_A, HOST_B, INSIDE, OUTSIDE, OUTSIDE_A, Sites, udp};
 use tandem_api::counters::{Counter, DropReason};
-use tandem_api::dataplane::{Policy, PolicyAction};
+use tandem_api::dataplane::{MESSAGE_MAX, Policy, PolicyAction, encode};
 use tandem_api::types::{Direction, KeyFingerprint, KeyMaterial, Selector};
 use tandem_dataplane::fib::{Kernel, Route, RouteKey};
-use tandem_dataplane::sa_table::InstallError;
+use tandem_dataplane::sa_table::{InstallError, SaAdmin, SaTable};
+use tandem_shm::{Domain, HotState};
 
 /// A route at a gateway.
 fn route(kernel: &mut Kernel, prefix: &str, ifindex: u32, gateway: [u8; 4]) {
@@ -159,4 +160,26 @@ fn a_discard_policy_holds_for_what_comes_out_of_a_tunnel_too() {
     sites.host_a_sends(&udp([10, 1, 0, 11], HOST_B, 64, b"another host", false));
     assert_eq!(sites.at_host_b().len(), 1);
     sites.account();
+}
+
+#[test]
+fn sas_of_many_selectors_are_listed_in_pages_that_fit_into_a_message() {
+    let domain = Domain::new(1);
+    let (hot, mut publisher) = (HotState::create(64).unwrap(), domain.publisher().unwrap());
+    let (mut admin, table) = (SaAdmin::new(&hot), SaTable::new(64, &domain));
+    let provider = tandem_aead::provider("aws-lc-rs").unwrap();
+    for number in 1..=60 {
+        let mut sa = Sites::sas_a().remove(0);
+        (sa.spi, sa.fingerprint, sa.map) = (0x1000 + number, KeyFingerprint(number.into()), "m".repeat(63));
+        sa.selectors = vec![sa.selectors[0]; 256];
+        admin.install(1, &[sa], provider.as_ref(), &table, &hot, &mut publisher).unwrap();
+    }
+    let (mut listed, mut from) = (0, Some(0));
+    while let Some(at) = from {
+        let (page, next) = admin.page(at, &hot);
+        assert!(!page.is_empty() && encode(&page).unwrap().len() < MESSAGE_MAX - 64);
+        listed += page.len();
+        from = next;
+    }
+    assert_eq!(listed, 60);
 }

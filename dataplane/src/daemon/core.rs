@@ -343,8 +343,7 @@ impl Core {
     /// A page of SAs.
     #[must_use]
     pub fn list(&self, from: u32) -> Reply {
-        // A page must fit into a message, selectors and names included.
-        let (sas, next) = self.admin.list(from, SAS_PER_MESSAGE / 2, &self.shared.hot);
+        let (sas, next) = self.admin.page(from, &self.shared.hot);
         Reply::Sas { sas, next }
     }
 
