@@ -490,6 +490,21 @@ fn check(config: &Config, kernel: &Kernel) -> anyhow::Result<()> {
             bail!("there is no interface {name} in this network namespace; there are: {}", there.join(", "));
         }
     }
+    // A worker sends what it received by its own queue of the other interface.
+    if let Some((first, other)) = config
+        .interfaces
+        .first()
+        .and_then(|first| Some((first, config.interfaces.iter().find(|i| i.queues != first.queues)?)))
+    {
+        bail!(
+            "{} has {} queues and {} has {}: a worker without a queue of an interface can send nothing there; give \
+             all interfaces the same number (key `queues`, and `ethtool -L`)",
+            first.name,
+            first.queues,
+            other.name,
+            other.queues
+        );
+    }
     Ok(())
 }
 
@@ -514,4 +529,37 @@ fn own_addresses(kernel: &Kernel) -> Vec<Ipv4Addr> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_api::dataplane::XdpMode;
+    use tandem_api::types::{Mac, Side};
+    use tandem_wire::ethernet::MacAddr;
+
+    #[test]
+    fn interfaces_of_different_numbers_of_queues_are_refused() {
+        let mut kernel = Kernel::default();
+        let interface = |name: &str, queues| Wanted {
+            name: name.to_owned(),
+            side: Side::Inside,
+            virtual_addresses: Vec::new(),
+            virtual_mac: Mac([2; 6]),
+            queues,
+            mode: XdpMode::Native,
+            mss_clamp: false,
+        };
+        for (index, name) in [(1, "in0"), (2, "out0")] {
+            let link = Link { name: name.to_owned(), kind: None, mac: MacAddr([2; 6]), mtu: 1500, up: true };
+            kernel.links.insert(index, link);
+        }
+        let config = |queues| Config {
+            interfaces: vec![interface("in0", 2), interface("out0", queues)],
+            policies: Vec::new(),
+        };
+        assert!(check(&config(2), &kernel).is_ok());
+        let error = check(&config(1), &kernel).unwrap_err().to_string();
+        assert!(error.contains("in0 has 2 queues and out0 has 1"), "{error}");
+    }
 }

@@ -100,7 +100,6 @@ impl Interface {
     /// # Errors
     /// If a map cannot be written.
     pub fn update(&mut self, wanted: &Wanted, link: &Link, around: &Surroundings<'_>) -> anyhow::Result<()> {
-        check_mtu(&wanted.name, link.mtu)?;
         if wanted.virtual_mac != self.wanted.virtual_mac {
             self.membership = UnicastMembership::join(self.ifindex, wanted.virtual_mac.0)?;
         }
@@ -109,7 +108,8 @@ impl Interface {
         self.program.set_virtual_addresses(&addresses(wanted))?;
         self.program.set_own_addresses(around.own)?;
         self.wanted = wanted.clone();
-        Ok(())
+        // Last: an MTU that was changed meanwhile must not keep the program from what it must know.
+        check_mtu(&wanted.name, link.mtu)
     }
 
     /// Makes way for a successor: the sockets go, and the program stays, which drops what it would steer, until it
