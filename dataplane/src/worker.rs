@@ -29,7 +29,7 @@ use tandem_xsk::{Batch, FreeList, Port, PortStatistics, SocketConfig, Umem, XskP
 const SPIN_ROUNDS: u32 = 300;
 /// Longest sleep, so that a worker shows that it lives.
 const SLEEP_MS: u16 = 100;
-/// Longest sleep while frames wait for room in a transmit ring.
+/// Longest sleep while frames wait to be sent.
 const BACKLOG_MS: u16 = 1;
 /// Punts that may wait for the slow path.
 pub const PUNTS: usize = 512;
@@ -178,9 +178,11 @@ impl Worker {
             if !slot.queue.is_empty() {
                 slot.flush(port as PortIndex, counts);
             }
-            if slot.port.transmit_pending() > 0 {
-                moved += 1;
+            let pending = slot.port.transmit_pending();
+            if pending > 0 {
                 counts.add(Counter::TxWakeups, u64::from(slot.port.wake_transmit()));
+                // An interface that is down takes nothing: that is no work.
+                moved += usize::from(slot.port.transmit_pending() < pending);
             }
             counts.add(Counter::RxWakeups, u64::from(slot.port.wake_receive()));
         }
@@ -203,8 +205,9 @@ impl Worker {
         descriptors.push(PollFd::new(link.wake.as_fd(), PollFlags::POLLIN));
         let pollable = ports.iter().flatten().filter_map(|slot| slot.port.pollable());
         descriptors.extend(pollable.take(PORTS_MAX).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        // What found no room in a transmit ring is tried again soon.
-        let backlog = ports.iter().flatten().any(|slot| !slot.queue.is_empty());
+        // What found no room in a transmit ring, or was not taken out of it, is tried again soon.
+        let stuck = |slot: &PortSlot| !slot.queue.is_empty() || slot.port.transmit_pending() > 0;
+        let backlog = ports.iter().flatten().any(stuck);
         let timeout = if backlog { BACKLOG_MS } else { SLEEP_MS };
         // Whoever has something for this worker writes to the event counter after that, so nothing is
         // missed. An interrupted or failed poll is a short sleep.
