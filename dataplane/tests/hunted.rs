@@ -2,7 +2,7 @@
 
 mod sites;
 
-use sites::{FAR_MAC, HOST_A, HOST_B, INSIDE, OUTSIDE, OUTSIDE_A, Sites, udp};
+use sites::{FAR_MAC, HOST_A, HOST_B, INSIDE, OUTSIDE, OUTSIDE_A, Sites, VIRTUAL_A_INSIDE, udp};
 use tandem_api::counters::{Counter, DropReason};
 use tandem_api::dataplane::{MESSAGE_MAX, Policy, PolicyAction, encode};
 use tandem_api::types::{Direction, KeyFingerprint, KeyMaterial, Selector};
@@ -182,4 +182,27 @@ fn sas_of_many_selectors_are_listed_in_pages_that_fit_into_a_message() {
         from = next;
     }
     assert_eq!(listed, 60);
+}
+
+#[test]
+fn a_frame_with_a_priority_tag_is_one_without_a_tag_and_every_other_tag_is_dropped() {
+    let mut sites = Sites::new("aws-lc-rs");
+    let tagged = |frame: &[u8], tags: &[[u8; 4]]| [&frame[..12], &tags.concat(), &frame[12..]].concat();
+    let priority = [0x81, 0, 0xe0, 0];
+    let packet = sites::ethernet(&udp(HOST_A, HOST_B, 64, b"with priority", false));
+    let arp = sites::arp_request(HOST_A, VIRTUAL_A_INSIDE);
+    for frame in [&packet, &arp] {
+        sites.inject_frame_a(&tagged(frame, &[priority]));
+        for tags in [&[[0x81, 0, 0xe0, 7]][..], &[priority, priority]] {
+            sites.inject_frame_a(&tagged(frame, tags));
+        }
+    }
+    for len in 0..18 {
+        sites.inject_frame_a(&tagged(&packet, &[priority])[..len]);
+    }
+    sites.settle();
+    assert_eq!(sites.at_host_b().len(), 1);
+    assert_eq!(sites.frames_at_host_a().len(), 1, "the answer to ARP");
+    assert_eq!(sites.a.dropped(DropReason::NotIpv4), 4 + 4, "tags, and tags cut short");
+    sites.account();
 }

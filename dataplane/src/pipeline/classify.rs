@@ -7,10 +7,10 @@ use crate::slow_path::PuntKind;
 use core::ops::Range;
 use tandem_api::counters::DropReason;
 use tandem_api::types::Side;
-use tandem_wire::ethernet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4};
+use tandem_wire::ethernet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN};
 use tandem_wire::ipv4::{self, PROTOCOL_ESP, PROTOCOL_ICMP, PROTOCOL_UDP, ParseError};
 use tandem_wire::{esp, udp};
-use tandem_xsk::{Batch, Frame};
+use tandem_xsk::{Batch, Frame, Umem};
 
 /// What the headers of a frame say.
 enum Kind {
@@ -57,8 +57,12 @@ impl Round<'_> {
             self.io.umem.prefetch(frame);
         }
         let side = self.tables.side(self.ingress);
-        for frame in batch.drain(..) {
-            match self.kind(&frame) {
+        for mut frame in batch.drain(..) {
+            let mut kind = self.kind(&frame);
+            if matches!(kind, Err(DropReason::NotIpv4)) && take_off_priority_tag(self.io.umem, &mut frame) {
+                kind = self.kind(&frame);
+            }
+            match kind {
                 Err(reason) => self.io.drop(frame, reason),
                 Ok(Kind::Arp) => self.io.punt(frame, self.ingress, PuntKind::Arp),
                 Ok(Kind::Esp(outer)) => self.inbound(frame, &outer),
@@ -120,6 +124,21 @@ impl Round<'_> {
             _ => Err(DropReason::LocalUnhandled),
         }
     }
+}
+
+/// Takes the tag off a frame of VLAN 0, which carries a priority only (IEEE 802.1Q) and is steered here like a frame
+/// without a tag. False where there is no such tag.
+fn take_off_priority_tag(umem: &Umem, frame: &mut Frame) -> bool {
+    let data = umem.data_mut(frame);
+    let tagged = ethernet::parse(data).is_ok_and(|(header, payload)| {
+        matches!(header.ethertype.get(), ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
+            && ethernet::parse_vlan(payload).is_ok_and(|(tag, _)| tag.id() == 0)
+    });
+    if tagged {
+        // Both MAC addresses move up to the inner EtherType.
+        data.copy_within(..ETHERNET - 2, ethernet::VLAN_TAG_LEN);
+    }
+    tagged && frame.pull_front(ethernet::VLAN_TAG_LEN).is_ok()
 }
 
 /// Why a UDP datagram for a virtual address ends here: no IKE daemon yet.
