@@ -103,7 +103,7 @@ impl Follower {
                     each(&buffer, |header, message| {
                         let replaced = header.flags & NLM_F_REPLACE != 0;
                         change = change.max(apply(kernel, message, replaced));
-                    });
+                    })?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(change),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -125,7 +125,7 @@ fn dump(request: RouteNetlinkMessage, mut take: impl FnMut(RouteNetlinkMessage))
     loop {
         let mut buffer = Vec::with_capacity(64 << 10);
         socket.recv(&mut buffer, 0)?;
-        if !each(&buffer, |_, message| take(message)) {
+        if !each(&buffer, |_, message| take(message))? {
             return Ok(());
         }
     }
@@ -141,8 +141,11 @@ fn send(socket: &Socket, message: RouteNetlinkMessage, flags: u16) -> io::Result
     socket.send(&buffer, 0).map(drop)
 }
 
-/// Hands over each message of a datagram; `false` once the kernel says that it is done (or failed).
-fn each(buffer: &[u8], mut take: impl FnMut(NetlinkHeader, RouteNetlinkMessage)) -> bool {
+/// Hands over each message of a datagram; `false` once the kernel says that it is done.
+///
+/// # Errors
+/// If the kernel says that it failed: what was handed over is not all there is.
+fn each(buffer: &[u8], mut take: impl FnMut(NetlinkHeader, RouteNetlinkMessage)) -> io::Result<bool> {
     let mut rest = buffer;
     while rest.len() >= 16 {
         let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
@@ -153,13 +156,15 @@ fn each(buffer: &[u8], mut take: impl FnMut(NetlinkHeader, RouteNetlinkMessage))
         };
         let len = message.header.length as usize;
         match message.payload {
-            NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return false,
+            NetlinkPayload::Done(_) => return Ok(false),
+            NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+            NetlinkPayload::Error(_) => return Ok(false),
             NetlinkPayload::InnerMessage(inner) => take(message.header, inner),
             _ => {}
         }
         rest = rest.get(len.next_multiple_of(4).max(16)..).unwrap_or_default();
     }
-    true
+    Ok(true)
 }
 
 /// Applies one message to what is known of the kernel.

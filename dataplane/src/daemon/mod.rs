@@ -28,6 +28,7 @@ use tandem_api::dataplane::{
     encode,
 };
 use tandem_shm::{Domain, HotState, StatsRegion};
+use zeroize::Zeroizing;
 
 /// Most workers of a data plane.
 const WORKERS_MAX: u16 = 64;
@@ -107,6 +108,8 @@ struct Server {
 impl Server {
     fn serve(&mut self, connection: &Connection) -> anyhow::Result<Next> {
         let (message, mut descriptors) = connection.receive()?;
+        // It may hold keys.
+        let message = Zeroizing::new(message);
         if message.is_empty() {
             return Ok(Next::Closed);
         }
@@ -226,6 +229,11 @@ fn start_core(
         }
         None => (HotState::create(settings.max_sas)?, HotStateOrigin::Fresh),
     };
+    // Threads do not end when something fails after them, and control tries again and again: they come last.
+    let provider = tandem_aead::provider(&settings.aead)?;
+    let asker = Asker::open().context("cannot open a netlink socket for neighbours")?;
+    let follower = Follower::open().context("cannot follow the kernel by netlink")?;
+    let kernel: Kernel = follower.read_all().context("cannot read links and routes by netlink")?;
     let domain = Domain::new(usize::from(settings.workers));
     let publisher = domain.publisher().context("a new domain has no publisher")?;
     let admin = SaAdmin::new(&hot);
@@ -237,8 +245,6 @@ fn start_core(
     let slow_thread =
         threads::start_slow_path(links.clone(), Arc::clone(&slow_path), Arc::clone(&resolution))?;
     let workers = threads::start_workers(&settings, &shared, &domain, &stats, &slow_thread, links, free)?;
-    let follower = Follower::open().context("cannot follow the kernel by netlink")?;
-    let kernel: Kernel = follower.read_all().context("cannot read links and routes by netlink")?;
     tracing::info!(
         "started: {} workers, {} SA slots, {} hot state",
         settings.workers,
@@ -246,7 +252,7 @@ fn start_core(
         if origin == HotStateOrigin::Fresh { "new" } else { "adopted" }
     );
     let core = Arc::new(Mutex::new(Core {
-        provider: tandem_aead::provider(&settings.aead)?,
+        provider,
         settings,
         origin,
         shared,
@@ -256,7 +262,7 @@ fn start_core(
         workers,
         slow_path,
         resolution,
-        asker: Asker::open().context("cannot open a netlink socket for neighbours")?,
+        asker,
         managed: BTreeSet::new(),
         bpffs: places.bpffs.clone(),
         kernel,

@@ -3,6 +3,7 @@
 use super::core::Core;
 use super::resolution::Resolution;
 use crate::counters::{COUNTERS, Counts};
+use crate::fib::Kernel;
 use crate::netlink::{Asker, Change, Follower};
 use crate::pipeline::{Pipeline, Shared};
 use crate::slow_path::{Return, SlowPath, Step};
@@ -236,10 +237,7 @@ pub fn start_follower(follower: Follower, core: Arc<Mutex<Core>>) -> anyhow::Res
                 Change::Resync
             });
             if change == Change::Resync {
-                match follower.read_all() {
-                    Ok(all) => kernel = all,
-                    Err(error) => tracing::error!("netlink: {error}"),
-                }
+                kernel = read_again(&follower);
             }
             if change != Change::None {
                 lock(&core).follow(kernel.clone());
@@ -247,4 +245,17 @@ pub fn start_follower(follower: Follower, core: Arc<Mutex<Core>>) -> anyhow::Res
         }
     })?;
     Ok(())
+}
+
+/// Reads everything from the kernel, however often that takes: what is known is out of date.
+fn read_again(follower: &Follower) -> Kernel {
+    loop {
+        match follower.read_all() {
+            Ok(kernel) => return kernel,
+            Err(error) => {
+                tracing::error!("netlink: {error}; it is tried again");
+                thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
 }
