@@ -2,7 +2,10 @@
 
 mod sites;
 
-use sites::{FAR_MAC, HOST_A, HOST_B, INSIDE, OUTSIDE, OUTSIDE_A, Sites, VIRTUAL_A_INSIDE, udp};
+use sites::{
+    FAR_MAC, HOST_A, HOST_B, INSIDE, OUTSIDE, OUTSIDE_A, Sites, VIRTUAL_A_INSIDE, VIRTUAL_B_INSIDE,
+    icmp_echo, udp,
+};
 use tandem_api::counters::{Counter, DropReason};
 use tandem_api::dataplane::{MESSAGE_MAX, Policy, PolicyAction, encode};
 use tandem_api::types::{Direction, KeyFingerprint, KeyMaterial, Selector};
@@ -204,5 +207,19 @@ fn a_frame_with_a_priority_tag_is_one_without_a_tag_and_every_other_tag_is_dropp
     assert_eq!(sites.at_host_b().len(), 1);
     assert_eq!(sites.frames_at_host_a().len(), 1, "the answer to ARP");
     assert_eq!(sites.a.dropped(DropReason::NotIpv4), 4 + 4, "tags, and tags cut short");
+    sites.account();
+}
+
+#[test]
+fn a_forged_ping_in_clear_from_outside_puts_nothing_into_the_tunnel() {
+    let mut sites = Sites::new("aws-lc-rs");
+    sites.inject_outside_b(&sites::ethernet(&icmp_echo(HOST_A, VIRTUAL_B_INSIDE)));
+    sites.settle();
+    assert!(sites.outer().is_empty() && sites.at_host_a().is_empty());
+    assert_eq!(sites.b.dropped(DropReason::PolicyClearInbound), 1);
+    // From where no policy protects, the address outside answers.
+    sites.inject_outside_b(&sites::ethernet(&icmp_echo(OUTSIDE_A, [192, 0, 2, 2])));
+    sites.settle();
+    assert_eq!(clear(&mut sites).len(), 1);
     sites.account();
 }

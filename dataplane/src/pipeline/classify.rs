@@ -3,6 +3,7 @@
 
 use super::Round;
 use super::io::ETHERNET;
+use crate::policy::Action;
 use crate::slow_path::PuntKind;
 use core::ops::Range;
 use tandem_api::counters::DropReason;
@@ -20,6 +21,7 @@ enum Kind {
     /// For a virtual address and for the slow path; the IP packet ends here.
     Local {
         end: usize,
+        addresses: Addresses,
     },
     /// To be forwarded; the IP packet ends here.
     Transit {
@@ -66,10 +68,13 @@ impl Round<'_> {
                 Err(reason) => self.io.drop(frame, reason),
                 Ok(Kind::Arp) => self.io.punt(frame, self.ingress, PuntKind::Arp),
                 Ok(Kind::Esp(outer)) => self.inbound(frame, &outer),
-                Ok(Kind::Local { end }) => {
-                    let frame = packet(frame, ETHERNET..end);
-                    self.io.punt(frame, self.ingress, PuntKind::Local);
-                }
+                Ok(Kind::Local { end, addresses }) => match self.refuses_clear(side, addresses) {
+                    Some(reason) => self.io.drop(frame, reason),
+                    None => {
+                        let frame = packet(frame, ETHERNET..end);
+                        self.io.punt(frame, self.ingress, PuntKind::Local);
+                    }
+                },
                 Ok(Kind::Transit { end, addresses }) => {
                     let frame = packet(frame, ETHERNET..end);
                     match side {
@@ -79,6 +84,19 @@ impl Round<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Why a packet in clear for a virtual address is not answered: from outside, policy holds as for any other. The
+    /// answer would go into the tunnel, with whatever somebody put into a packet with a forged source.
+    fn refuses_clear(&self, side: Option<Side>, addresses: Addresses) -> Option<DropReason> {
+        if side == Some(Side::Inside) {
+            return None;
+        }
+        match self.tables.policies.lookup(addresses.destination, addresses.source)? {
+            Action::Protect { .. } => Some(DropReason::PolicyClearInbound),
+            Action::Discard => Some(DropReason::PolicyDiscard),
+            Action::Bypass => None,
         }
     }
 
@@ -119,7 +137,9 @@ impl Round<'_> {
                 addresses: Addresses::of(packet.header),
                 tos: packet.header.tos,
             })),
-            PROTOCOL_ICMP if !packet.is_fragment() => Ok(Kind::Local { end }),
+            PROTOCOL_ICMP if !packet.is_fragment() => {
+                Ok(Kind::Local { end, addresses: Addresses::of(packet.header) })
+            }
             PROTOCOL_UDP if !packet.is_fragment() => Err(ike_reason(packet.payload)),
             _ => Err(DropReason::LocalUnhandled),
         }
