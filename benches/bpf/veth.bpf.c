@@ -63,10 +63,12 @@ static __always_inline __u32 count(struct xdp_md *context)
     return class;
 }
 
-// Nanoseconds between two frames of the generator, and when the next one is due.
+// Nanoseconds between two frames of the generator (0: none), when the next one is due, and whether all that are
+// still to come shall be none. See Pace in veth/bpf.rs.
 struct pace {
     __u64 gap;
     __u64 due;
+    __u64 ended;
 };
 
 struct {
@@ -76,15 +78,11 @@ struct {
     __type(value, struct pace);
 } PACE SEC(".maps");
 
-// Waits until a frame is due. A generator that is late (its core was taken) does not catch up.
-static __always_inline void wait(void)
+// Waits until a frame is due. A generator that is late (its core was taken) catches up a batch and no more.
+static __always_inline void wait(struct pace *pace)
 {
-    __u32 zero = 0;
-    struct pace *pace = bpf_map_lookup_elem(&PACE, &zero);
     __u64 now = bpf_ktime_get_ns();
 
-    if (!pace || !pace->gap)
-        return;
     for (int turn = 0; turn < 1000 && now < pace->due; turn++)
         now = bpf_ktime_get_ns();
     pace->due = (now < pace->due + 64 * pace->gap ? pace->due : now) + pace->gap;
@@ -94,7 +92,13 @@ static __always_inline void wait(void)
 SEC("xdp")
 int count_and_transmit(struct xdp_md *context)
 {
-    wait();
+    __u32 zero = 0;
+    struct pace *pace = bpf_map_lookup_elem(&PACE, &zero);
+
+    if (!pace || pace->ended)
+        return XDP_DROP;
+    if (pace->gap)
+        wait(pace);
     count(context);
     return XDP_TX;
 }

@@ -1,10 +1,10 @@
 //! The XDP programs around the device under test.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, PerCpuArray, XskMap};
+use aya::maps::{Array, MapData, PerCpuArray, XskMap};
 use aya::programs::{Xdp, xdp::XdpMode};
 use aya::{TestRun, TestRunAttrs, TestRunOptions};
 
@@ -75,6 +75,13 @@ impl Attached {
 }
 
 const TRANSMIT: &str = "count_and_transmit";
+/// Frames of one call. Between two the kernel needs some 25 ms, so that a measurement should be within one.
+const CALL: u32 = 1 << 22;
+/// Frames that go together.
+const BATCH: u32 = 32;
+
+/// `struct pace` of the program: gap in nanoseconds, time at which the next frame is due, has it ended?
+type Pace = [u64; 3];
 
 /// The kernel's own packet generator: it runs a program on copies of a frame and sends them.
 ///
@@ -82,33 +89,42 @@ const TRANSMIT: &str = "count_and_transmit";
 /// sender, and the device under test is the limit.
 pub struct Generator {
     object: aya::Ebpf,
+    pace: Mutex<Array<MapData, Pace>>,
     /// `struct xdp_md`.
     context: [u8; 24],
     /// The kernel knows receive queues only of a veth that has a program itself.
     _receiver: Attached,
 }
 
-/// Frames of one call, which costs the kernel some 25 ms to set up and takes a tenth of a second, and of one
-/// batch in it.
-const CALL: u32 = 131_072;
-const BATCH: u32 = 64;
-
 impl Generator {
     /// Sends by `device` of the caller's namespace.
     pub fn new(device: &str) -> Result<Self> {
         let mut object = aya::Ebpf::load(OBJECT).context("loading the XDP programs")?;
         load(&mut object, TRANSMIT)?;
+        let pace = Mutex::new(object.take_map("PACE").context("no pace map")?.try_into()?);
         let receiver = Attached::count_and_drop(device)?;
         let mut context = [0; 24];
         context[12..16].copy_from_slice(&nix::net::if_::if_nametoindex(device)?.to_ne_bytes());
-        Ok(Self { object, context, _receiver: receiver })
+        Ok(Self { object, pace, context, _receiver: receiver })
     }
 
-    /// Sends `rate` frames a second from now on, or as many as it can.
-    pub fn set_rate(&mut self, rate: Option<f64>) -> Result<()> {
-        let mut pace: Array<_, [u64; 2]> = self.object.map_mut("PACE").context("no pace map")?.try_into()?;
-        let gap = rate.map_or(0.0, |rate| 1e9 / rate) as u64;
-        pace.set(0, [gap, 0], 0).context("setting the pace")
+    /// From now on `rate` frames a second are sent, or as many as can be.
+    pub fn set_rate(&self, rate: Option<f64>) -> Result<()> {
+        self.set_pace([rate.map_or(0.0, |rate| 1e9 / rate) as u64, 0, 0])
+    }
+
+    /// Ends [`Generator::run`] on another thread.
+    pub fn end(&self) -> Result<()> {
+        self.set_pace([0, 0, 1])
+    }
+
+    fn set_pace(&self, pace: Pace) -> Result<()> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).set(0, pace, 0).context("setting the pace")
+    }
+
+    fn has_ended(&self) -> Result<bool> {
+        let [_, _, ended] = self.pace.lock().unwrap_or_else(PoisonError::into_inner).get(&0, 0)?;
+        Ok(ended != 0)
     }
 
     /// Frames sent so far.
@@ -116,12 +132,12 @@ impl Generator {
         Ok(counts(&self.object)?.udp)
     }
 
-    /// Sends copies of `frame` until `ended`. To be called in the namespace of the device.
-    pub fn run(&self, frame: &[u8], ended: &AtomicBool) -> Result<()> {
+    /// Sends copies of `frame` until [`Generator::end`]. To be called in the namespace of the device.
+    pub fn run(&self, frame: &[u8]) -> Result<()> {
         let mut context = self.context;
         context[4..8].copy_from_slice(&u32::try_from(frame.len())?.to_ne_bytes());
         let program: &Xdp = self.object.program(TRANSMIT).context("no such XDP program")?.try_into()?;
-        while !ended.load(Ordering::Relaxed) {
+        while !self.has_ended()? {
             let options = TestRunOptions {
                 data_in: Some(frame),
                 ctx_in: Some(&context),

@@ -78,7 +78,7 @@ pub fn run(full: bool) -> Result<Report> {
 
     let folder = tempfile::tempdir()?;
     let mut lab = Lab::new(folder.path())?;
-    let mut plain = Path::build(&mut lab, "plain")?;
+    let plain = Path::build(&mut lab, "plain")?;
     for size in SIZES {
         let alone = plain.generator_alone(&frames::udp(FLOW, size, 0), effort.duration)?;
         report.figure(&format!("generator_alone_{size}_pps"), alone);
@@ -88,14 +88,14 @@ pub fn run(full: bool) -> Result<Report> {
         let steering = Attached::to_socket(INSIDE, forwarder.socket())?;
         Ok((forwarder, steering))
     })?;
-    let mut sealed = Path::build(&mut lab, "tandem")?;
+    let sealed = Path::build(&mut lab, "tandem")?;
     let mut gateway = tandem::start(&sealed, folder.path()).context("starting Tandem")?;
     let threads = tandem::threads(&sealed)?;
 
     let mut arrived = Arrived::default();
     for size in SIZES {
         let frame = frames::udp(FLOW, size, 0);
-        let rate = OVERLOAD * capacity(&mut plain, &mut forwarder, &frame, effort.duration)?;
+        let rate = OVERLOAD * capacity(&plain, &mut forwarder, &frame, effort.duration)?;
         let load = Load { frame: &frame, rate: Some(rate), duration: effort.duration };
         let mut pairs = Vec::new();
         while pairs.len() < effort.pairs_max && undisturbed(&pairs, rate).len() < effort.pairs {
@@ -116,7 +116,7 @@ pub fn run(full: bool) -> Result<Report> {
 
 /// The most frames a second that the plain forwarder passes on, over several loads: the first one is far too
 /// much, the others come closer to what it can do.
-fn capacity(plain: &mut Path, forwarder: &mut Forwarder, frame: &[u8], duration: Duration) -> Result<f64> {
+fn capacity(plain: &Path, forwarder: &mut Forwarder, frame: &[u8], duration: Duration) -> Result<f64> {
     let mut best = 0.0f64;
     for step in 0..4 {
         let rate = (step > 0).then_some(OVERLOAD * best);

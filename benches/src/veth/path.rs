@@ -81,7 +81,7 @@ impl Path {
     }
 
     /// Frames a second that the generator reaches when the device drops all of them in XDP.
-    pub fn generator_alone(&mut self, frame: &[u8], duration: Duration) -> Result<f64> {
+    pub fn generator_alone(&self, frame: &[u8], duration: Duration) -> Result<f64> {
         let device = self.gateway.enter(|| Attached::count_and_drop(INSIDE))?;
         let start = Instant::now();
         let load = Load { frame, rate: None, duration };
@@ -91,15 +91,15 @@ impl Path {
     }
 
     /// Sends a load (after a warm-up) and counts what arrives.
-    pub fn measure(&mut self, load: Load<'_>, device: Device<'_>) -> Result<Passed> {
+    pub fn measure(&self, load: Load<'_>, device: Device<'_>) -> Result<Passed> {
         self.generator.set_rate(load.rate)?;
         let ended = AtomicBool::new(false);
-        let Self { source, generator, counter, soft_interrupts, .. } = &*self;
+        let Self { source, generator, counter, soft_interrupts, .. } = self;
         std::thread::scope(|scope| {
             let mut workers = vec![scope.spawn(|| {
                 source.enter(|| {
                     pin::this_thread(Role::Generator)?;
-                    generator.run(load.frame, &ended)
+                    generator.run(load.frame)
                 })
             })];
             let threads = match device {
@@ -123,6 +123,7 @@ impl Path {
             std::thread::sleep(load.duration);
             let after = take();
             ended.store(true, Ordering::Relaxed);
+            generator.end()?;
             for worker in workers {
                 worker.join().ok().context("a thread of the measurement panicked")??;
             }
