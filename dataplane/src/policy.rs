@@ -78,12 +78,25 @@ impl PolicyTable {
         self.discards && self.lookup(local, remote) == Some(Action::Discard)
     }
 
+    /// Does the policy that protects `local` from `remote` name the network of `local` (and not 0.0.0.0/0)? Then what
+    /// comes out of a tunnel for it belongs inside.
+    #[must_use]
+    pub fn protects_network(&self, local: u32, remote: u32) -> bool {
+        self.entry(local, remote)
+            .is_some_and(|entry| entry.local.len > 0 && matches!(entry.action, Action::Protect { .. }))
+    }
+
     /// What to do with traffic between `local` and `remote` (host byte order); `None`: no policy covers it.
     #[inline]
     #[must_use]
     pub fn lookup(&self, local: u32, remote: u32) -> Option<Action> {
+        self.entry(local, remote).map(|entry| entry.action)
+    }
+
+    #[inline]
+    fn entry(&self, local: u32, remote: u32) -> Option<&Entry> {
         let list = &self.lists[self.by_remote.lookup(remote)? as usize];
-        list.iter().find(|entry| entry.local.contains(local)).map(|entry| entry.action)
+        list.iter().find(|entry| entry.local.contains(local))
     }
 }
 

@@ -223,3 +223,25 @@ fn a_forged_ping_in_clear_from_outside_puts_nothing_into_the_tunnel() {
     assert_eq!(clear(&mut sites).len(), 1);
     sites.account();
 }
+
+#[test]
+fn a_bypass_for_everything_lets_nothing_out_of_a_tunnel_that_is_for_a_network_of_ours() {
+    let any = policy("0.0.0.0/0", "0.0.0.0/0", 900, PolicyAction::Bypass);
+    let mut sites = Sites::with_b("10.2.0.0/24", "10.2.0.0/24", std::slice::from_ref(&any));
+    let lose_inside = |kernel: &mut Kernel| {
+        kernel.routes.retain(|_, route| !matches!(route, Route::Via { ifindex: INSIDE, .. }));
+        kernel.neighbours.remove(&(INSIDE, u32::from_be_bytes(HOST_B)));
+        route(kernel, "0.0.0.0/0", OUTSIDE, OUTSIDE_A);
+    };
+    sites.change_kernel_b(lose_inside);
+    sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"secret", false));
+    assert_eq!(clear(&mut sites).len(), 0);
+    assert_eq!(sites.b.dropped(DropReason::NoRoute), 1);
+    sites.account();
+    // A hub through which the other site reaches everything is meant to let it out.
+    let mut sites = Sites::with_b("10.2.0.0/15", "0.0.0.0/0", &[any]);
+    sites.change_kernel_b(|kernel| route(kernel, "0.0.0.0/0", OUTSIDE, OUTSIDE_A));
+    sites.host_a_sends(&udp(HOST_A, [10, 3, 0, 1], 64, b"to the world", false));
+    assert_eq!(clear(&mut sites).len(), 1);
+    sites.account();
+}

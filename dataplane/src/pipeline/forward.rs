@@ -3,6 +3,7 @@
 use super::Round;
 use super::classify::{Addresses, packet};
 use crate::fib::{PortIndex, Target};
+use crate::policy::Action;
 use crate::slow_path::PuntKind;
 use arrayvec::ArrayVec;
 use tandem_api::counters::{Counter, DropReason};
@@ -77,8 +78,14 @@ impl Round<'_> {
         // tunnel (which takes no route to what is behind that), and never out in clear by accident.
         let egress = target.and_then(Target::port).and_then(|port| self.tables.side(port));
         if origin == Origin::Tunnel && egress != Some(Side::Inside) {
-            if self.tables.policies.lookup(addresses.source, destination).is_some() {
-                return self.outbound(frame, addresses);
+            let policies = &self.tables.policies;
+            match policies.lookup(addresses.source, destination) {
+                // Its network has no route inside any more: a bypass for all the rest is not meant for it.
+                Some(Action::Bypass) if policies.protects_network(destination, addresses.source) => {
+                    return self.io.drop(frame, DropReason::NoRoute);
+                }
+                Some(_) => return self.outbound(frame, addresses),
+                None => {}
             }
             // Where no policy speaks, the route is what is wrong, if it is.
             let reason = target.map_or(Err(DropReason::NoRoute), Target::mtu).err();
