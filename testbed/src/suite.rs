@@ -148,7 +148,7 @@ fn choose(steps: Vec<Step>, filter: Option<&str>) -> Vec<Step> {
 fn perform(step: &Step, settings: &Settings) -> Result<Count> {
     match &step.work {
         Work::Command(words) => {
-            let (passed, output) = shell(words, &settings.root)?;
+            let (passed, output) = shell(words, settings, &step.name)?;
             if !passed {
                 tail(&output, 60);
             }
@@ -157,14 +157,14 @@ fn perform(step: &Step, settings: &Settings) -> Result<Count> {
         Work::Tests(arguments) => {
             let mut words: Vec<String> = ["cargo", "test", "--no-fail-fast"].map(str::to_owned).to_vec();
             words.extend(arguments.iter().cloned());
-            let (passed, output) = shell(&words, &settings.root)?;
+            let (passed, output) = shell(&words, settings, &step.name)?;
             let mut count = count_tests(&output);
             if !passed && count.failed == 0 {
                 // It did not even build, or a test program died without a count.
                 count.failed = 1;
             }
             if count.failed > 0 {
-                tail(&output, 200);
+                failures(&output);
             }
             Ok(count)
         }
@@ -197,7 +197,7 @@ fn benches(script: &Path, settings: &Settings) -> Result<Count> {
             words.push("--full".to_owned());
         }
         let start = Instant::now();
-        let (passed, output) = shell(&words, &settings.root)?;
+        let (passed, output) = shell(&words, settings, &format!("bench-{name}"))?;
         line(format_args!(
             "      {name}: {} {:.1} s",
             if passed { "ok" } else { "FAILED" },
@@ -211,19 +211,37 @@ fn benches(script: &Path, settings: &Settings) -> Result<Count> {
     Ok(count)
 }
 
-/// Runs a command; gives whether it passed and all that it printed.
-fn shell(words: &[String], root: &Path) -> Result<(bool, String)> {
+/// Runs a command; gives whether it passed and all that it printed, which is also kept in `NAME.log`.
+fn shell(words: &[String], settings: &Settings, name: &str) -> Result<(bool, String)> {
     let (program, arguments) = words.split_first().context("empty command")?;
     let output = Command::new(program)
         .args(arguments)
-        .current_dir(root)
+        .current_dir(&settings.root)
         .env("CARGO_TERM_COLOR", "never")
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("starting {program}"))?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
+    std::fs::write(settings.folder.join(format!("{name}.log")), &text)?;
     Ok((output.status.success(), text))
+}
+
+/// What failed tests said: everything between `failures:` and the result of each test program. Where
+/// there is nothing of that kind, a program did not build or died: the end of the output.
+fn failures(output: &str) {
+    let mut within = false;
+    let mut shown = 0;
+    for text in output.lines() {
+        within = (within || text.trim() == "failures:") && !text.trim().starts_with("test result: ");
+        if within {
+            line(format_args!("      | {text}"));
+            shown += 1;
+        }
+    }
+    if shown == 0 {
+        tail(output, 60);
+    }
 }
 
 fn tail(output: &str, lines: usize) {
@@ -294,7 +312,8 @@ mod tests {
     fn a_command_that_is_not_there_is_a_failure_and_not_skipped() {
         let step = Step { name: "x".to_owned(), work: Work::Command(vec!["/nowhere/at/all".to_owned()]) };
         let folder = tempfile::tempdir().expect("a folder");
-        let settings = Settings { root: folder.path().to_owned(), ..settings(None) };
+        let settings =
+            Settings { root: folder.path().to_owned(), folder: folder.path().to_owned(), ..settings(None) };
         assert!(perform(&step, &settings).is_err());
     }
 }
