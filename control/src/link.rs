@@ -16,8 +16,14 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
-/// How long an answer may take.
-pub const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// How long an answer may take: short where an operator waits for it, long where the data plane starts
+/// workers or opens queues, each of which may take it a second.
+fn answer_time(body: &Body) -> Duration {
+    match body {
+        Body::Hello { .. } | Body::Configure(_) | Body::Detach => Duration::from_secs(15),
+        _ => Duration::from_secs(2),
+    }
+}
 
 /// Why the data plane gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +38,8 @@ pub enum LinkError {
     #[error("the data plane closed the connection")]
     Closed,
     /// No answer in time.
-    #[error("the data plane did not answer within {} s", ANSWER_TIME.as_secs())]
-    Timeout,
+    #[error("the data plane did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
     /// It speaks otherwise.
     #[error("the data plane speaks another protocol: {0}; run daemons of one version")]
     Codec(#[from] CodecError),
@@ -90,13 +96,14 @@ impl Link {
     ) -> Result<(Reply, Option<OwnedFd>), LinkError> {
         let id = self.next_id;
         self.next_id += 1;
+        let patience = answer_time(&body);
         let message = Zeroizing::new(encode(&Request { id, body })?);
         let exchange = async {
             self.send(&message, attach).await?;
             self.receive().await
         };
         let (bytes, descriptor) =
-            tokio::time::timeout(ANSWER_TIME, exchange).await.map_err(|_| LinkError::Timeout)??;
+            tokio::time::timeout(patience, exchange).await.map_err(|_| LinkError::Timeout(patience))??;
         let answer: Answer = decode(&bytes)?;
         if answer.id != id {
             return Err(LinkError::OutOfStep);

@@ -25,6 +25,12 @@ const NO_SLOT: u32 = u32::MAX;
 /// Bits of an SPI that name a slot (see `tandem_esp::spi`).
 const SLOT_MASK: u32 = tandem_esp::spi::SLOTS - 1;
 
+/// Policy numbers that a table of `slots` SAs takes: more than SAs, since a reload that replaces them all has
+/// old and new ones for a moment.
+const fn policy_numbers(slots: u32) -> u32 {
+    slots.saturating_mul(2)
+}
+
 /// Immutable index of inbound SPIs that do not name their slot: open addressing, linear probing.
 #[derive(Debug)]
 struct ForeignIndex {
@@ -106,7 +112,7 @@ impl SaTable {
             inbound: (0..slots).map(|_| Published::empty(domain)).collect(),
             outbound: (0..slots).map(|_| Published::empty(domain)).collect(),
             foreign: Published::empty(domain),
-            by_policy: (0..slots).map(|_| AtomicU32::new(NO_SLOT)).collect(),
+            by_policy: (0..policy_numbers(slots)).map(|_| AtomicU32::new(NO_SLOT)).collect(),
         }
     }
 
@@ -256,7 +262,9 @@ pub enum InstallError {
     #[error("SA {0:#010x}: SPIs below 256 are reserved (RFC 4303 section 2.1)")]
     SpiReserved(u32),
     /// Policy number too high.
-    #[error("SA {spi:#010x}: policy number {policy} is not below max-sas ({slots}); raise dataplane.max-sas")]
+    #[error(
+        "SA {spi:#010x}: policy number {policy} is not below twice max-sas ({slots}); raise dataplane.max-sas"
+    )]
     PolicyNumber {
         /// SPI.
         spi: u32,
@@ -420,7 +428,7 @@ impl SaAdmin {
             if spi < 256 {
                 return Err(InstallError::SpiReserved(spi));
             }
-            if spec.policy >= slots {
+            if spec.policy >= policy_numbers(slots) {
                 return Err(InstallError::PolicyNumber { spi, policy: spec.policy, slots });
             }
             let (got, want) = (spec.key.expose().len(), transform.key_len() + 4);

@@ -353,3 +353,36 @@ fn two_workers_share_an_interface_of_two_queues() {
     control.done(config_with("in0", 1));
     assert_eq!(link(), before, "no change of queues ever takes the program off the interface");
 }
+
+#[test]
+fn a_virtual_address_that_the_kernel_has_too_is_refused_with_the_cure() {
+    let lab = Lab::new("g");
+    let _daemon = lab.start();
+    let mut control = Control::connect(&lab.socket());
+    control.hello(None);
+    run(&format!("ip -n {}g addr add 10.1.0.1/24 dev in0", lab.name));
+    std::thread::sleep(Duration::from_millis(200));
+    let refused = control.ask(config("in0"), None).0.unwrap_err();
+    assert!(refused.reason.contains("ip addr del 10.1.0.1/24 dev in0"), "{refused}");
+    assert!(!lab.has_program());
+}
+
+#[test]
+fn a_second_control_process_is_refused_and_nothing_is_done_before_hello() {
+    let lab = Lab::new("h");
+    let _daemon = lab.start();
+    let mut first = Control::connect(&lab.socket());
+    let early = first.ask(Body::Status, None).0.unwrap_err();
+    assert!(early.reason.contains("Hello"), "{early}");
+    first.hello(None);
+    let second = Control::connect(&lab.socket());
+    let mut octet = [0];
+    assert_eq!(rustix::net::recv(&second.socket, &mut octet, RecvFlags::empty()).unwrap().0, 0, "closed");
+    first.done(config("in0"));
+    drop(first);
+    let mut third = Control::connect(&lab.socket());
+    let early = third.ask(Body::Status, None).0.unwrap_err();
+    assert!(early.reason.contains("Hello"), "each connection says Hello: {early}");
+    third.hello(None);
+    third.status();
+}

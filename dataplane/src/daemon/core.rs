@@ -490,6 +490,19 @@ fn check(config: &Config, kernel: &Kernel) -> anyhow::Result<()> {
             bail!("there is no interface {name} in this network namespace; there are: {}", there.join(", "));
         }
     }
+    for interface in &config.interfaces {
+        for net in &interface.virtual_addresses {
+            let address = net.addr();
+            if let Some((ifindex, _)) = kernel.addresses.keys().find(|(_, a)| *a == address.to_bits()) {
+                let owner = kernel.links.get(ifindex).map_or("another interface", |link| link.name.as_str());
+                bail!(
+                    "{address} is to be a virtual address on {}, and the kernel has it on {owner}: virtual addresses live \
+                     in the data plane alone; take it from the kernel (`ip addr del {net} dev {owner}`) or choose another",
+                    interface.name
+                );
+            }
+        }
+    }
     // A worker sends what it received by its own queue of the other interface.
     if let Some((first, other)) = config
         .interfaces

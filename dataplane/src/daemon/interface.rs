@@ -16,8 +16,8 @@ use tandem_xsk::{SocketConfig, UnicastMembership, ZeroCopy};
 
 /// Longest IP packet that, with its Ethernet header, fits into a page beside what XDP needs.
 const MTU_MAX: u32 = 3498;
-/// Shortest MTU that IPv4 allows (RFC 791).
-const MTU_MIN: u32 = 68;
+/// What every IPv4 host must be able to take (RFC 791); with less a tunnel has no room worth having.
+const MTU_MIN: u32 = 576;
 
 /// An interface in use.
 pub struct Interface {
@@ -157,7 +157,7 @@ pub fn port_table(wanted: &Wanted, mtu: u32) -> PortTable {
 fn check_mtu(name: &str, mtu: u32) -> anyhow::Result<()> {
     ensure!(
         (MTU_MIN..=MTU_MAX).contains(&mtu),
-        "{name} has an MTU of {mtu}; a frame must fit into one buffer: set it to at most {MTU_MAX} (`ip link set \
+        "{name} has an MTU of {mtu}; it must be {MTU_MIN} to {MTU_MAX}, so that a frame fits into one buffer (`ip link set \
          {name} mtu 1500`)"
     );
     Ok(())

@@ -54,16 +54,12 @@ pub fn run(places: &Places) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen at {}", places.socket.display()))?;
     drop_capabilities()?;
     tracing::info!("waiting for the control process at {}", places.socket.display());
-    let mut server = Server { places: places.clone(), core: None };
+    let mut server = Server { places: places.clone(), core: None, greeted: false };
     let mut connection: Option<Connection> = None;
     loop {
         let (new, message) = wait(&listener, connection.as_ref())?;
-        if new {
-            if connection.is_some() {
-                tracing::info!("another control process has connected; the earlier one is let go");
-            }
-            connection = Some(listener.accept()?);
-        } else if message && let Some(current) = &connection {
+        // The present one first: if it has gone, its successor takes its place.
+        if message && let Some(current) = &connection {
             match server.serve(current) {
                 Ok(Next::Go) => {}
                 Ok(Next::Closed) => {
@@ -75,6 +71,14 @@ pub fn run(places: &Places) -> anyhow::Result<()> {
                     tracing::warn!("control connection: {error:#}");
                     connection = None;
                 }
+            }
+        } else if new {
+            let newcomer = listener.accept()?;
+            if connection.is_some() {
+                tracing::warn!("another control process wants to connect while one is there; it is refused");
+            } else {
+                server.greeted = false;
+                connection = Some(newcomer);
             }
         }
     }
@@ -103,6 +107,8 @@ enum Next {
 struct Server {
     places: Places,
     core: Option<Arc<Mutex<Core>>>,
+    /// Has the present control process said that it speaks this protocol version?
+    greeted: bool,
 }
 
 impl Server {
@@ -139,7 +145,11 @@ impl Server {
             detach_pins(&self.places.bpffs)?;
             return Ok(Reply::Done);
         }
-        let core = self.core.as_ref().context("the first message of a control process must be Hello")?;
+        let core = self
+            .core
+            .as_ref()
+            .filter(|_| self.greeted)
+            .context("the first message of a control process must be Hello")?;
         let mut core = lock(core);
         match body {
             Body::Hello { .. } => Ok(Reply::Done),
@@ -178,6 +188,7 @@ impl Server {
             }
             None => self.core = Some(start_core(&self.places, start, descriptor)?),
         }
+        self.greeted = true;
         let core = lock(self.core.as_ref().context("no data plane")?);
         Ok(Reply::Hello(Hello {
             version: VERSION,
@@ -273,23 +284,27 @@ fn start_core(
     Ok(core)
 }
 
-/// Removes every pinned link: the programs go with them.
+/// Removes every pinned link: the programs go with them. What is none of ours is left alone.
 fn detach_pins(bpffs: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(bpffs)? {
         let path = entry?.path();
-        // The kernel puts files of its own into a BPF file system.
-        if path.extension().is_some_and(|extension| extension == "debug") {
-            continue;
+        if let Err(error) = tandem_ebpf::detach(&path) {
+            tracing::warn!("{} stays: {error}", path.display());
         }
-        tandem_ebpf::detach(&path).with_context(|| format!("cannot detach {}", path.display()))?;
     }
     Ok(())
 }
 
-/// Keys must not reach a core dump or the swap.
+/// Keys must not reach a core dump or the swap. Pages are locked as they are touched, so that the sparse
+/// tables cost no more than they hold.
 fn protect_memory() {
+    use nix::sys::mman::{MlockAllFlags, mlockall};
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("cannot forbid core dumps: {error}");
+    }
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault) {
+        tracing::warn!("cannot lock memory, keys may reach the swap: {error}");
     }
 }
 

@@ -194,7 +194,7 @@ fn serve(
                     let ifindex = lock(resolution).ifindex(port);
                     if let Some(error) = ifindex.and_then(|index| asker.manage(index, next_hop).err()) {
                         let address = std::net::Ipv4Addr::from_bits(next_hop);
-                        tracing::warn!("the kernel does not resolve {address}: {error}");
+                        tracing::debug!("the kernel does not resolve {address}: {error}");
                     }
                 }
                 Step::Held => {}
