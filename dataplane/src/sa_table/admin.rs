@@ -1,302 +1,40 @@
-//! The SA table: slots that workers read without a lock, and the bookkeeping of the one thread that
-//! installs and removes.
-//!
-//! Inbound look-up: an SPI of our own scheme names its slot, so it is an index and a compare; other SPIs
-//! (static ones, chosen by an operator) that do not happen to fit go through a small immutable index.
-//! Outbound look-up: a policy number leads to the slot of the SA that serves it.
-//!
-//! Hot state (`failover.md` F8) stays bound to SPI and key fingerprint when an SA is removed, so that
-//! the same key installed again finds its window and sequence numbers; it is never zeroed. A slot with
-//! such state is not given to another SA.
+//! The bookkeeping of the one thread that installs and removes SAs.
 
-use ipnet::Ipv4Net;
+use super::foreign::ForeignIndex;
+use super::slots::{Slots, start_inbound, start_outbound};
+use super::{InstallError, Outbound, SLOT_MASK, SaTable, policy_numbers, range_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use tandem_aead::{Algorithm, Provider};
 use tandem_api::dataplane::{MESSAGE_MAX, SAS_PER_MESSAGE, SaSpec, SaStatus, encode};
-use tandem_api::types::{Direction, Selector, Transform};
-use tandem_esp::window;
-use tandem_esp::{SaIn, SaInConfig, SaOut, SaOutConfig, SelectorRange};
-use tandem_shm::{Domain, HotIn, HotOut, HotState, Published, Publisher, Reader};
-
-/// No slot.
-const NO_SLOT: u32 = u32::MAX;
-/// Bits of an SPI that name a slot (see `tandem_esp::spi`).
-const SLOT_MASK: u32 = tandem_esp::spi::SLOTS - 1;
-
-/// Policy numbers that a table of `slots` SAs takes: more than SAs, since a reload that replaces them all has
-/// old and new ones for a moment.
-const fn policy_numbers(slots: u32) -> u32 {
-    slots.saturating_mul(2)
-}
-
-/// Immutable index of inbound SPIs that do not name their slot: open addressing, linear probing.
-#[derive(Debug)]
-struct ForeignIndex {
-    /// (SPI, slot); SPI 0 is empty.
-    entries: Box<[(u32, u32)]>,
-}
-
-impl ForeignIndex {
-    fn build(pairs: &HashMap<u32, u32>) -> Self {
-        let size = (pairs.len() * 2 + 1).next_power_of_two();
-        let mut entries = vec![(0, NO_SLOT); size].into_boxed_slice();
-        for (&spi, &slot) in pairs {
-            let mut at = Self::start(spi, size);
-            while entries[at].0 != 0 {
-                at = (at + 1) & (size - 1);
-            }
-            entries[at] = (spi, slot);
-        }
-        Self { entries }
-    }
-
-    /// Multiplicative spread: neighbouring SPIs land apart.
-    fn start(spi: u32, size: usize) -> usize {
-        (spi.wrapping_mul(0x9e37_79b1) >> 7) as usize & (size - 1)
-    }
-
-    fn lookup(&self, spi: u32) -> Option<u32> {
-        let size = self.entries.len();
-        let mut at = Self::start(spi, size);
-        // The table is at most half full, so the walk ends.
-        loop {
-            match self.entries[at] {
-                (0, _) => return None,
-                (found, slot) if found == spi => return Some(slot),
-                _ => at = (at + 1) & (size - 1),
-            }
-        }
-    }
-}
-
-/// An outbound SA and what it may carry (RFC 4301 section 5.1). Policies and SAs change one after the
-/// other, so for a moment a policy number may lead to the SA of another tunnel: nothing is sealed into
-/// an SA whose selectors do not cover it.
-#[derive(Debug)]
-struct Outbound {
-    sa: SaOut,
-    first: Option<SelectorRange>,
-    others: Box<[SelectorRange]>,
-}
-
-impl Outbound {
-    fn new(sa: SaOut, selectors: &[Selector]) -> Self {
-        let mut ranges = selectors.iter().map(|selector| range_of(selector.local, selector.remote));
-        Self { sa, first: ranges.next(), others: ranges.collect() }
-    }
-
-    #[inline]
-    fn carries(&self, local: u32, remote: u32) -> bool {
-        self.first.is_some_and(|range| range.contains(local, remote))
-            || self.others.iter().any(|range| range.contains(local, remote))
-    }
-}
-
-/// What workers read.
-#[derive(Debug)]
-pub struct SaTable {
-    inbound: Box<[Published<SaIn>]>,
-    outbound: Box<[Published<Outbound>]>,
-    foreign: Published<ForeignIndex>,
-    /// Slot of the outbound SA by policy number.
-    by_policy: Box<[AtomicU32]>,
-}
-
-impl SaTable {
-    /// An empty table of `slots` SAs in each direction.
-    #[must_use]
-    pub fn new(slots: u32, domain: &Domain) -> Self {
-        Self {
-            inbound: (0..slots).map(|_| Published::empty(domain)).collect(),
-            outbound: (0..slots).map(|_| Published::empty(domain)).collect(),
-            foreign: Published::empty(domain),
-            by_policy: (0..policy_numbers(slots)).map(|_| AtomicU32::new(NO_SLOT)).collect(),
-        }
-    }
-
-    /// The inbound SA of `spi`.
-    #[inline]
-    pub fn inbound<'r>(&'r self, spi: u32, reader: &'r Reader) -> Option<&'r SaIn> {
-        if let Some(sa) = self.inbound.get((spi & SLOT_MASK) as usize).and_then(|slot| slot.load(reader))
-            && sa.spi() == spi
-        {
-            return Some(sa);
-        }
-        let slot = self.foreign.load(reader)?.lookup(spi)?;
-        self.inbound.get(slot as usize)?.load(reader).filter(|sa| sa.spi() == spi)
-    }
-
-    /// The outbound SA that serves `policy` and may carry a packet between these addresses (host byte
-    /// order).
-    #[inline]
-    pub fn outbound<'r>(
-        &'r self,
-        policy: u32,
-        local: u32,
-        remote: u32,
-        reader: &'r Reader,
-    ) -> Option<&'r SaOut> {
-        let slot = self.by_policy.get(policy as usize)?.load(Ordering::Acquire);
-        let outbound = self.outbound.get(slot as usize)?.load(reader)?;
-        outbound.carries(local, remote).then_some(&outbound.sa)
-    }
-}
-
-impl SaTable {
-    /// Ties an outbound SA to its policy.
-    fn serve_policy(&self, installed: &Installed) {
-        if installed.spec.direction == Direction::Outbound
-            && let Some(slot) = self.by_policy.get(installed.spec.policy as usize)
-        {
-            slot.store(installed.slot, Ordering::Release);
-        }
-    }
-
-    /// Unties an outbound SA from its policy, if it is still this one that serves it.
-    fn leave_policy(&self, old: &Installed) {
-        if old.spec.direction == Direction::Outbound
-            && let Some(slot) = self.by_policy.get(old.spec.policy as usize)
-        {
-            // Another SA has taken over: then there is nothing to untie.
-            let _ = slot.compare_exchange(old.slot, NO_SLOT, Ordering::AcqRel, Ordering::Relaxed);
-        }
-    }
-}
+use tandem_api::types::{Direction, Transform};
+use tandem_esp::{SaIn, SaInConfig, SaOut, SaOutConfig, window};
+use tandem_shm::{HotIn, HotOut, HotState, Publisher};
 
 /// What the installing thread knows of an SA.
 #[derive(Debug)]
-struct Installed {
-    slot: u32,
-    generation: u64,
-    spec: SaSpec,
+pub(super) struct Installed {
+    pub(super) slot: u32,
+    pub(super) generation: u64,
+    pub(super) spec: SaSpec,
 }
 
 /// Identity of an SA (RFC 4301 section 4.1): inbound SPIs are ours, outbound ones the peer's, so that two
 /// peers may have chosen the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum SaId {
+pub(super) enum SaId {
     Inbound { spi: u32 },
     Outbound { spi: u32, peer: Ipv4Addr },
 }
 
 impl SaId {
-    fn of(spec: &SaSpec) -> Self {
+    pub(super) fn of(spec: &SaSpec) -> Self {
         match spec.direction {
             Direction::Inbound => SaId::Inbound { spi: spec.spi },
             Direction::Outbound => SaId::Outbound { spi: spec.spi, peer: spec.peer },
         }
     }
-}
-
-/// Slots of one direction.
-#[derive(Debug)]
-struct Slots {
-    /// Slots by (SPI, fingerprint) of the hot state bound to them.
-    bound: HashMap<(u32, u64), u32>,
-    /// Which SA is published in a slot. A key that moves to another peer keeps its slot, so two identities
-    /// may lead to one slot until the older of them is swept.
-    users: HashMap<u32, SaId>,
-    /// Is there hot state in the slot?
-    taken: Box<[bool]>,
-    /// How many have none.
-    free: usize,
-    /// No slot below this one is free.
-    first_free: usize,
-}
-
-impl Slots {
-    fn new(bindings: impl Iterator<Item = (u32, u64)>) -> Self {
-        let mut bound = HashMap::new();
-        let mut taken = Vec::new();
-        for (slot, (spi, fingerprint)) in bindings.enumerate() {
-            taken.push(fingerprint != 0);
-            if fingerprint != 0 {
-                bound.insert((spi, fingerprint), slot as u32);
-            }
-        }
-        let free = taken.iter().filter(|taken| !**taken).count();
-        Self { bound, users: HashMap::new(), taken: taken.into_boxed_slice(), free, first_free: 0 }
-    }
-
-    /// A free slot, `wanted` if that is free.
-    fn find(&mut self, wanted: u32) -> Option<u32> {
-        if self.taken.get(wanted as usize) == Some(&false) {
-            return Some(wanted);
-        }
-        self.first_free += self.taken[self.first_free..].iter().position(|taken| !taken)?;
-        Some(self.first_free as u32)
-    }
-}
-
-/// Why an SA cannot be installed. Nothing has changed.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InstallError {
-    /// Key of the wrong length.
-    #[error("SA {spi:#010x}: the key has {got} octets, {transform} takes {want} (key and 4 octets of salt)")]
-    KeyLength {
-        /// SPI.
-        spi: u32,
-        /// Transform.
-        transform: Transform,
-        /// Octets given.
-        got: usize,
-        /// Octets needed.
-        want: usize,
-    },
-    /// No slot left.
-    #[error(
-        "SA {spi:#010x}: all {slots} {direction} slots are taken (removed SAs keep theirs for as long as the data \
-         plane lives, so that their numbers cannot repeat); raise dataplane.max-sas and restart the data plane"
-    )]
-    Full {
-        /// SPI.
-        spi: u32,
-        /// Direction.
-        direction: Direction,
-        /// Slots there are.
-        slots: u32,
-    },
-    /// An SPI below 256.
-    #[error("SA {0:#010x}: SPIs below 256 are reserved (RFC 4303 section 2.1)")]
-    SpiReserved(u32),
-    /// Policy number too high.
-    #[error(
-        "SA {spi:#010x}: policy number {policy} is not below twice max-sas ({slots}); raise dataplane.max-sas"
-    )]
-    PolicyNumber {
-        /// SPI.
-        spi: u32,
-        /// Policy number.
-        policy: u32,
-        /// Limit.
-        slots: u32,
-    },
-    /// No fingerprint: 0 marks a slot that is free.
-    #[error("SA {0:#010x}: a key fingerprint of 0 is none")]
-    Fingerprint(u32),
-    /// A higher base term for a key in use: the term differences of its IVs would come again (F3).
-    #[error(
-        "SA {spi:#010x}: the base term of a key in use cannot rise (from {now} to {wanted}), because its nonces would \
-         come again; give the SA a new key, or set base-term back"
-    )]
-    BaseTerm {
-        /// SPI.
-        spi: u32,
-        /// Base term now.
-        now: u64,
-        /// Base term asked for.
-        wanted: u64,
-    },
-    /// The same SPI twice in one request.
-    #[error("SA {spi:#010x}: {direction} twice in one request")]
-    Twice {
-        /// SPI.
-        spi: u32,
-        /// Direction.
-        direction: Direction,
-    },
 }
 
 /// How many SAs a request touched, and how.
@@ -619,36 +357,6 @@ impl SaAdmin {
         let end = from as usize + page.len();
         let next = (end < self.installed.len()).then_some(end as u32);
         (page, next)
-    }
-}
-
-/// Readies free hot state for an SA. The binding comes last: until then the slot counts as free.
-fn start_inbound(hot: &HotIn, (spi, fingerprint): (u32, u64)) {
-    hot.spi.store(spi, Ordering::Relaxed);
-    hot.lease_end.store(u64::MAX, Ordering::Relaxed);
-    let counters =
-        [&hot.top, &hot.packets, &hot.bytes, &hot.replayed, &hot.too_old, &hot.auth_failed, &hot.inner_wrong];
-    counters.into_iter().chain(&hot.window).for_each(|word| word.store(0, Ordering::Relaxed));
-    hot.binding.store(fingerprint, Ordering::Release);
-}
-
-/// As [`start_inbound`].
-fn start_outbound(hot: &HotOut, (spi, fingerprint): (u32, u64)) {
-    hot.spi.store(spi, Ordering::Relaxed);
-    hot.lease_end.store(u64::MAX, Ordering::Relaxed);
-    [&hot.next, &hot.packets, &hot.bytes, &hot.send_errors]
-        .into_iter()
-        .for_each(|word| word.store(0, Ordering::Relaxed));
-    hot.binding.store(fingerprint, Ordering::Release);
-}
-
-/// Addresses of packets from one prefix to another.
-fn range_of(source: Ipv4Net, destination: Ipv4Net) -> SelectorRange {
-    SelectorRange {
-        source_first: source.network().into(),
-        source_last: source.broadcast().into(),
-        destination_first: destination.network().into(),
-        destination_last: destination.broadcast().into(),
     }
 }
 
