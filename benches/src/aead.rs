@@ -70,7 +70,7 @@ pub fn run(full: bool) -> Result<Report> {
     let fewest = results.iter().map(|result| result.quiet_samples()).min().unwrap_or(0);
     let taken = results.first().map_or(0, |result| result.samples);
     report.figure("quiet_samples_min", fewest as f64);
-    report.check(
+    report.expect(
         "the core was quiet often enough",
         fewest >= 3,
         format!("{fewest} quiet of {taken} samples at least"),

@@ -1,5 +1,6 @@
 //! Every test of the project, one step after another, with one count at the end.
 
+use crate::report::EXPECTED;
 use crate::run::line;
 use crate::scenarios::{self, Scenario};
 use anyhow::{Context, Result, bail};
@@ -35,7 +36,8 @@ enum Work {
     Tests(Vec<String>),
     /// A scenario; it counts as one.
     Scenario(&'static Scenario),
-    /// Every benchmark that a script lists, in its short form.
+    /// Every benchmark that a script lists, in its short form. It must run and report; how fast it was is shown
+    /// and fails nothing, since other work may share the machine.
     Benches(PathBuf),
 }
 
@@ -196,19 +198,40 @@ fn benches(script: &Path, settings: &Settings) -> Result<Count> {
         if settings.full {
             words.push("--full".to_owned());
         }
+        let json = settings.folder.join(format!("bench-{name}.json"));
+        words.extend(["--json".to_owned(), json.to_string_lossy().into_owned()]);
         let start = Instant::now();
-        let (passed, output) = shell(&words, settings, &format!("bench-{name}"))?;
+        let (_, output) = shell(&words, settings, &format!("bench-{name}"))?;
+        let failed = failed_checks(&json);
+        let passed =
+            failed.as_ref().is_ok_and(|checks| checks.iter().all(|check| check.starts_with(EXPECTED)));
         line(format_args!(
             "      {name}: {} {:.1} s",
             if passed { "ok" } else { "FAILED" },
             start.elapsed().as_secs_f64()
         ));
+        match failed {
+            Ok(checks) => checks.iter().for_each(|check| line(format_args!("      | not met: {check}"))),
+            Err(error) => line(format_args!("      | no report: {error:#}")),
+        }
         if !passed {
             tail(&output, 60);
         }
         count.add(Count::of(passed));
     }
     Ok(count)
+}
+
+/// The checks of a report that failed, each with what was seen. A report without figures is none.
+fn failed_checks(json: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(json).with_context(|| format!("reading {}", json.display()))?;
+    let report: serde_json::Value = serde_json::from_str(&text)?;
+    let figures = report["figures"].as_object().map_or(0, serde_json::Map::len);
+    let checks = report["checks"].as_array().context("a report without checks")?;
+    anyhow::ensure!(figures > 0, "a report without figures");
+    let failed = checks.iter().filter(|check| check["passed"] != true);
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(failed.map(|check| format!("{}: {}", text(&check["name"]), text(&check["seen"]))).collect())
 }
 
 /// Runs a command; gives whether it passed and all that it printed, which is also kept in `NAME.log`.

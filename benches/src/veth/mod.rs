@@ -163,7 +163,7 @@ fn undisturbed(pairs: &[Pair]) -> Vec<Pair> {
 fn summarize(report: &mut Report, size: usize, pairs: &[Pair]) {
     let quiet = undisturbed(pairs);
     report.figure(&format!("undisturbed_pairs_{size}"), quiet.len() as f64);
-    report.check(
+    report.expect(
         &format!("generator and device had their cores to themselves often enough at {size} octets"),
         quiet.len() >= PAIRS_MIN,
         format!("in {} of {} pairs", quiet.len(), pairs.len()),
@@ -178,12 +178,12 @@ fn summarize(report: &mut Report, size: usize, pairs: &[Pair]) {
     // More was sent than came through: the device is the limit and not the generator.
     let offered = of(|pair| pair.plain.offered / pair.plain.arrived);
     report.figure(&format!("offered_to_plain_ratio_{size}"), offered);
-    report.check(
+    report.expect(
         &format!("the generator sends more than the plain forwarder passes on at {size} octets"),
         offered > 1.1,
         format!("{offered:.2} times as much"),
     );
-    report.check(
+    report.expect(
         &format!("Tandem reaches {EXPECTED} of the plain forwarder at {size} octets"),
         ratio >= EXPECTED,
         format!("{ratio:.3} (median of {} pairs)", counted.len()),
