@@ -21,29 +21,27 @@ import sys
 
 
 def records(path):
-    """Yields (frame, octets that it had) of a classic pcap file."""
-    with open(path, "rb") as file:
-        data = file.read()
-    if len(data) < 24:
-        sys.exit(f"{path}: shorter than a pcap header")
-    magic = data[:4]
-    if magic in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1"):
-        order = "<"
-    elif magic in (b"\xa1\xb2\xc3\xd4", b"\xa1\xb2\x3c\x4d"):
-        order = ">"
-    else:
-        sys.exit(f"{path}: no pcap file")
-    if struct.unpack_from(order + "I", data, 20)[0] != 1:
-        sys.exit(f"{path}: not Ethernet")
-    head = struct.Struct(order + "IIII")
-    position = 24
-    while position + 16 <= len(data):
-        _, _, kept, had = head.unpack_from(data, position)
-        position += 16
-        if position + kept > len(data):
-            break
-        yield data[position:position + kept], had
-        position += kept
+    """Yields (frame, octets that it had) of a classic pcap file, without holding all of it."""
+    with open(path, "rb", buffering=1 << 20) as file:
+        header = file.read(24)
+        if len(header) < 24:
+            sys.exit(f"{path}: shorter than a pcap header")
+        magic = header[:4]
+        if magic in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1"):
+            order = "<"
+        elif magic in (b"\xa1\xb2\xc3\xd4", b"\xa1\xb2\x3c\x4d"):
+            order = ">"
+        else:
+            sys.exit(f"{path}: no pcap file")
+        if struct.unpack_from(order + "I", header, 20)[0] != 1:
+            sys.exit(f"{path}: not Ethernet")
+        head = struct.Struct(order + "IIII")
+        while len(octets := file.read(16)) == 16:
+            _, _, kept, had = head.unpack(octets)
+            frame = file.read(kept)
+            if len(frame) < kept:
+                break
+            yield frame, had
 
 
 def network(text):
@@ -104,12 +102,16 @@ def main():
             iv = frame[offset + 8:offset + 16]
             if (spi, destination_octets) not in known and known:
                 blame("unknown_spi", f"SPI {spi:#x}")
-            if (spi, destination_octets, iv) in ivs:
+            # Octets take a fraction of the memory of tuples: destination, SPI and IV; destination, SPI and sequence.
+            name = destination_octets + frame[offset:offset + 4]
+            number = name + frame[offset + 4:offset + 8]
+            nonce = name + iv
+            if nonce in ivs:
                 blame("repeated_iv", f"SPI {spi:#x} IV {iv.hex()}")
-            ivs.add((spi, destination_octets, iv))
-            if (spi, destination_octets, sequence) in sequences:
+            ivs.add(nonce)
+            if number in sequences:
                 blame("repeated_sequence", f"SPI {spi:#x} sequence {sequence}")
-            sequences.add((spi, destination_octets, sequence))
+            sequences.add(number)
             entry = per_spi.setdefault(f"{spi:#x}", [0, sequence, sequence])
             entry[0] += 1
             entry[1], entry[2] = min(entry[1], sequence), max(entry[2], sequence)
