@@ -84,13 +84,17 @@ fn run(command: Command) -> Result<bool> {
         nix::unistd::geteuid().is_root(),
         "network namespaces and XDP need root: run this as root (for instance with sudo)"
     );
-    ctrlc::set_handler(|| {
+    registry::sweep();
+    let prefix = format!("{}{}-", registry::FOLDER_PREFIX, std::process::id());
+    let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
+    let path = folder.path().to_owned();
+    ctrlc::set_handler(move || {
         line("interrupted: removing namespaces and processes");
         registry::remove_all();
+        let _ = std::fs::remove_dir_all(&path);
         std::process::exit(130);
     })
     .context("setting the handler of Ctrl-C")?;
-    let folder = tempfile::Builder::new().prefix("tandem-testbed-").tempdir()?;
     let (passed, keep) = match command {
         Command::Demo { report, json } => {
             let result = demo::demo(folder.path(), report.as_deref())?;

@@ -35,7 +35,7 @@ impl Lab {
     pub fn new(parent: &Path) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root: run this as root (sudo)");
         let number = LABS.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("tdm{}-{number}", std::process::id());
+        let prefix = format!("{}{}-{number}", registry::NAMESPACE_PREFIX, std::process::id());
         let folder = parent.join(format!("lab{number}"));
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         Ok(Self { prefix, folder, namespaces: Vec::new() })

@@ -67,6 +67,41 @@ pub fn remove_all() {
     }
 }
 
+/// Removes what runners left that were killed outright: namespaces and BPF file systems that carry the
+/// process id of a process that is no more. (Their processes ended with them.)
+pub fn sweep() {
+    let namespaces = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    for name in namespaces.filter_map(|entry| entry.file_name().into_string().ok()) {
+        if owner(&name, NAMESPACE_PREFIX).is_some_and(is_gone) {
+            delete_namespace(&name);
+        }
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for folder in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        let of_runner = Path::new(folder)
+            .components()
+            .filter_map(|part| owner(part.as_os_str().to_str()?, FOLDER_PREFIX))
+            .any(is_gone);
+        if of_runner {
+            unmount(Path::new(folder));
+        }
+    }
+}
+
+/// First letters of the names of namespaces; the process id of their runner follows, then a hyphen.
+pub const NAMESPACE_PREFIX: &str = "tdm";
+/// First letters of the names of runners' folders; the process id follows, then a hyphen.
+pub const FOLDER_PREFIX: &str = "tandem-testbed-";
+
+fn owner(name: &str, prefix: &str) -> Option<u32> {
+    let (id, _) = name.strip_prefix(prefix)?.split_once('-')?;
+    id.parse().ok()
+}
+
+fn is_gone(id: u32) -> bool {
+    !Path::new("/proc").join(id.to_string()).exists()
+}
+
 fn unmount(folder: &Path) {
     // Until nothing is mounted there any more: a restarted daemon may have mounted over the first.
     while umount2(folder, MntFlags::MNT_DETACH).is_ok() {}
@@ -74,4 +109,21 @@ fn unmount(folder: &Path) {
 
 fn delete_namespace(name: &str) {
     let _ = Command::new("ip").args(["netns", "del", name]).output();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_runners_that_are_gone_are_swept() {
+        let alive = std::process::id();
+        assert_eq!(owner(&format!("tdm{alive}-0-ha"), NAMESPACE_PREFIX), Some(alive));
+        assert!(!is_gone(alive));
+        // Above any process id that Linux gives.
+        assert!(is_gone(5_000_000));
+        for other in ["tdm-0", "tdmx-0", "other-1-2", "tdm12"] {
+            assert_eq!(owner(other, NAMESPACE_PREFIX), None, "{other}");
+        }
+    }
 }
