@@ -7,6 +7,7 @@ mod core;
 mod interface;
 mod resolution;
 mod socket;
+mod status;
 mod threads;
 
 use self::core::Core;
