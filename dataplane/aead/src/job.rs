@@ -128,6 +128,13 @@ impl Aad {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
+
+    /// The data, padded with zeros as GHASH pads it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn block(&self) -> &[u8; MAX_AAD] {
+        &self.bytes
+    }
 }
 
 /// One packet to be sealed in place.

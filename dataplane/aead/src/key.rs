@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::job::{Aad, NONCE_LEN, TAG_LEN};
+#[cfg(target_arch = "x86_64")]
+use crate::vaes;
 use crate::{aws_lc, rust_crypto};
 
 /// What a key is for.
@@ -60,6 +62,8 @@ pub struct Key {
 pub(crate) enum Schedule {
     AwsLc(aws_lc::Schedule),
     RustCrypto(rust_crypto::Schedule),
+    #[cfg(target_arch = "x86_64")]
+    Vaes(vaes::Schedule),
 }
 
 impl Key {
@@ -73,12 +77,24 @@ impl Key {
         self.algorithm
     }
 
+    /// The schedule, where `vaes` made it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn vaes(&self) -> Option<&vaes::Schedule> {
+        match &self.schedule {
+            Schedule::Vaes(schedule) => Some(schedule),
+            _ => None,
+        }
+    }
+
     /// Seals one packet in one piece.
     #[inline]
     pub(crate) fn seal(&self, nonce: &[u8; NONCE_LEN], aad: &Aad, text: &mut [u8], tag: &mut [u8; TAG_LEN]) {
         let sealed = match &self.schedule {
             Schedule::AwsLc(schedule) => schedule.seal(nonce, aad.as_bytes(), text, tag),
             Schedule::RustCrypto(schedule) => schedule.seal(nonce, aad.as_bytes(), text, tag),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Vaes(schedule) => schedule.seal(nonce, aad, text, tag),
         };
         if !sealed {
             text.fill(0);
@@ -98,6 +114,8 @@ impl Key {
         match &self.schedule {
             Schedule::AwsLc(schedule) => schedule.open(nonce, aad.as_bytes(), text, tag),
             Schedule::RustCrypto(schedule) => schedule.open(nonce, aad.as_bytes(), text, tag),
+            #[cfg(target_arch = "x86_64")]
+            Schedule::Vaes(schedule) => schedule.open(nonce, aad, text, tag),
         }
     }
 }

@@ -6,10 +6,8 @@
 //! - `aws_lc`: aws-lc-rs, packet by packet; for every machine.
 //! - `rust_crypto`: the `aes-gcm` crate, packet by packet; the portable reference, and the oracle that the
 //!   others are compared with.
-//! - The project's own multi-packet provider (VAES and AVX-512 intrinsics, packets interleaved in registers)
-//!   becomes a module `vaes` beside them: a variant of the private enum in `key`, a name in [`PROVIDERS`], and
-//!   the first choice of `auto` where the CPU has what it needs. `unsafe` stays denied in this crate until
-//!   that module, and then only it, allows it.
+//! - `vaes`: the project's own, several packets interleaved in registers, for x86-64 CPUs with AVX-512, VAES
+//!   and VPCLMULQDQ; the first choice of `auto` there. The only module with `unsafe` in it.
 //!
 //! Every name in [`PROVIDERS`] passes one conformance suite (`tests/conformance.rs`).
 //!
@@ -21,6 +19,8 @@ mod gather;
 mod job;
 mod key;
 mod rust_crypto;
+#[cfg(target_arch = "x86_64")]
+mod vaes;
 mod verdict;
 
 pub use job::{Aad, MAX_AAD, MAX_GATHERED, MAX_SEGMENTS, NONCE_LEN, OpenJob, SealJob, Segments, TAG_LEN};
@@ -30,8 +30,13 @@ pub use verdict::Verdicts;
 /// The most packets of one burst.
 pub const BURST: usize = 64;
 
-/// The names that [`provider`] knows, besides `auto`.
-pub const PROVIDERS: &[&str] = &[aws_lc::NAME, rust_crypto::NAME];
+/// The names that [`provider`] knows, besides `auto`. Which of them this CPU can run, [`available`] tells.
+pub const PROVIDERS: &[&str] = &[
+    aws_lc::NAME,
+    rust_crypto::NAME,
+    #[cfg(target_arch = "x86_64")]
+    vaes::NAME,
+];
 
 /// Seals and opens bursts of packets.
 ///
@@ -61,22 +66,43 @@ pub trait Provider: Send {
     fn open(&mut self, burst: &mut [OpenJob<'_>]) -> Verdicts;
 }
 
-/// There is no provider of this name.
+/// A provider cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no AEAD provider is named {name:?}; there are: auto, {}", PROVIDERS.join(", "))]
-pub struct UnknownProvider {
-    /// What was asked for.
-    pub name: String,
+pub enum ProviderError {
+    /// There is none of this name.
+    #[error("no AEAD provider is named {name:?}; there are: auto, {}", PROVIDERS.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// This CPU lacks instructions that it needs.
+    #[error("the AEAD provider {name:?} needs a CPU with AVX-512 (F, BW, DQ, VL), VAES and VPCLMULQDQ")]
+    Unsupported {
+        /// What was asked for.
+        name: &'static str,
+    },
 }
 
 /// The provider of this name; `auto` is the fastest that this machine can run.
 ///
 /// # Errors
-/// The name is neither `auto` nor in [`PROVIDERS`].
-pub fn provider(name: &str) -> Result<Box<dyn Provider>, UnknownProvider> {
+/// The name is neither `auto` nor in [`PROVIDERS`], or this CPU cannot run what it names.
+pub fn provider(name: &str) -> Result<Box<dyn Provider>, ProviderError> {
     match name {
+        #[cfg(target_arch = "x86_64")]
+        "auto" if let Some(cpu) = vaes::Cpu::detect() => Ok(Box::new(vaes::Vaes::new(cpu))),
+        #[cfg(target_arch = "x86_64")]
+        vaes::NAME => match vaes::Cpu::detect() {
+            Some(cpu) => Ok(Box::new(vaes::Vaes::new(cpu))),
+            None => Err(ProviderError::Unsupported { name: vaes::NAME }),
+        },
         "auto" | aws_lc::NAME => Ok(Box::new(aws_lc::AwsLc::new())),
         rust_crypto::NAME => Ok(Box::new(rust_crypto::RustCrypto::new())),
-        other => Err(UnknownProvider { name: other.to_owned() }),
+        other => Err(ProviderError::Unknown { name: other.to_owned() }),
     }
+}
+
+/// The names in [`PROVIDERS`] that this CPU can run.
+pub fn available() -> impl Iterator<Item = &'static str> {
+    PROVIDERS.iter().copied().filter(|name| provider(name).is_ok())
 }

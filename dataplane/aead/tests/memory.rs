@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 
-use tandem_aead::{Aad, Algorithm, BURST, OpenJob, PROVIDERS, SealJob, Segments, provider};
+use tandem_aead::{Aad, Algorithm, BURST, OpenJob, SealJob, Segments, available, provider};
 
 /// The first round key of AES is the key itself, so this is what lies in a schedule.
 const KEY: [u8; 32] = *b"a key that must not stay behind.";
@@ -96,12 +96,12 @@ unsafe extern "C" fn sdallocx(block: *mut c_void, size: usize, _flags: c_int) {
 
 #[test]
 fn a_dropped_key_leaves_nothing_behind() {
-    for name in PROVIDERS {
-        let provider = provider(name).expect("listed");
+    for name in available() {
+        let provider = provider(name).expect("available");
         for algorithm in [Algorithm::Aes128Gcm, Algorithm::Aes256Gcm] {
             LARGE.set((std::ptr::null_mut(), 0));
             let key = provider.key(algorithm, &KEY[..algorithm.key_len()]).expect("the right length");
-            if *name == "aes-gcm" {
+            if name != "aws-lc-rs" {
                 // Otherwise nothing found afterwards would mean nothing.
                 let (block, len) = LARGE.get();
                 assert!(!block.is_null(), "{name}: the schedule lies in a block");
@@ -117,8 +117,8 @@ fn a_dropped_key_leaves_nothing_behind() {
 
 #[test]
 fn sealing_and_opening_allocate_nothing() {
-    for name in PROVIDERS {
-        let mut provider = provider(name).expect("listed");
+    for name in available() {
+        let mut provider = provider(name).expect("available");
         let key = provider.key(Algorithm::Aes256Gcm, &KEY).expect("32 octets");
         let mut texts = vec![vec![0; 1500]; BURST];
         let mut tags = vec![[0; 16]; BURST];
@@ -126,9 +126,14 @@ fn sealing_and_opening_allocate_nothing() {
         let mut jobs: Vec<_> = texts
             .iter_mut()
             .zip(&mut tags)
-            .map(|(text, tag)| {
-                let (head, tail) = text.split_at_mut(700);
-                let text = Segments::from_slices([head, tail]).expect("two");
+            .enumerate()
+            .map(|(i, (text, tag))| {
+                let text = if i % 2 == 0 {
+                    Segments::one(text)
+                } else {
+                    let (head, tail) = text.split_at_mut(700);
+                    Segments::from_slices([head, tail]).expect("two")
+                };
                 SealJob { key: &key, nonce: [0; 12], aad, text, tag }
             })
             .collect();
