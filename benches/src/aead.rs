@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use arrayvec::ArrayVec;
-use tandem_aead::{Aad, Algorithm, OpenJob, PROVIDERS, Provider, SealJob, Segments};
+use tandem_aead::{Aad, Algorithm, OpenJob, Provider, SealJob, Segments, available};
 use tandem_testbed::report::Report;
 
 use crate::quiet::{Contender, Effort, Meter, round_robin};
@@ -36,7 +36,7 @@ pub fn run(full: bool) -> Result<Report> {
     let mut contenders = Vec::new();
     for workload in workloads() {
         let expected = sealed(&mut ProviderBackend::new(REFERENCE)?, &workload)?;
-        for name in PROVIDERS {
+        for name in available() {
             add(&mut contenders, || ProviderBackend::new(name), name, &workload, &expected)?;
         }
         if let Ok(library) = peer {
@@ -309,7 +309,7 @@ mod tests {
         for workload in workloads() {
             let mut reference = ProviderBackend::new(REFERENCE).expect("the reference exists");
             let expected = sealed(&mut reference, &workload).expect("keys of the right length");
-            for name in PROVIDERS {
+            for name in available() {
                 holds(ProviderBackend::new(name).expect("a listed provider"), &workload, &expected);
             }
             if let Ok(library) = ipsec_mb::Library::load() {

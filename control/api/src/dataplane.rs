@@ -89,7 +89,7 @@ pub struct StartSettings {
     pub max_sas: u32,
     /// UMEM frames of each worker, a power of two.
     pub frames: u32,
-    /// AEAD provider: `auto`, `aws-lc-rs` or `aes-gcm`.
+    /// AEAD provider: `auto`, `vaes`, `aws-lc-rs` or `aes-gcm`.
     pub aead: String,
     /// What a worker does without work.
     pub idle: Idle,

@@ -79,7 +79,7 @@ pub(crate) fn data_plane<'a, 's>(root: &mut Section<'a, 's>, report: &mut Report
             result.frames = None;
         }
     }
-    let providers = ["auto", "aws-lc-rs", "aes-gcm"].map(|provider| (provider, provider));
+    let providers = ["auto", "vaes", "aws-lc-rs", "aes-gcm"].map(|provider| (provider, provider));
     if let Some(provider) = section.find("aead").and_then(|field| field.choice(&providers, report)) {
         result.start.aead = provider.to_owned();
     }
