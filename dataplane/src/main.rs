@@ -1,6 +1,7 @@
 //! `tandem-dataplane`: the data plane daemon.
 
 use clap::Parser;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tandem_dataplane::daemon::{self, Places};
@@ -29,7 +30,11 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let places = Places { socket: arguments.socket, bpffs: arguments.bpffs };
     match daemon::run(&places) {
         Ok(()) => ExitCode::SUCCESS,

@@ -111,6 +111,20 @@ fn the_published_example_loads_and_names_the_defaults_that_hold() {
 }
 
 #[test]
+fn the_example_of_the_readme_loads_as_it_stands() {
+    let readme = include_str!("../../../README.md");
+    let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let mut files = |name: &str| match name {
+        "/etc/tandem/site-b.in.key" => Ok(Zeroizing::new("11".repeat(20))),
+        "/etc/tandem/site-b.out.key" => Ok(Zeroizing::new("22".repeat(20))),
+        _ => Err("no such file".to_owned()),
+    };
+    let source = Source::new("README.md", example.to_owned());
+    let settings = load(&source, &mut files).unwrap_or_else(|findings| panic!("{findings}"));
+    assert_eq!((settings.maps.len(), settings.sas.len()), (1, 2));
+}
+
+#[test]
 fn neither_source_nor_settings_show_a_key_when_they_are_debugged() {
     let source = Source::new("tandem.toml", EXAMPLE.to_owned());
     let shown = format!("{source:?} {:?}", parse(EXAMPLE));
