@@ -19,7 +19,7 @@ fn seal(criterion: &mut Criterion) {
             let mut texts = vec![vec![0u8; size]; BURST];
             let mut tags = [[0u8; 16]; BURST];
             let mut number = 0u32;
-            group.bench_function(BenchmarkId::new(*name, size), |bencher| {
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
                 bencher.iter(|| {
                     let mut jobs: ArrayVec<SealJob<'_>, BURST> = ArrayVec::new();
                     for (text, tag) in texts.iter_mut().zip(&mut tags) {
