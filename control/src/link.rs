@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
-use tandem_api::dataplane::{Answer, Body, CodecError, MESSAGE_MAX, Refusal, Reply, Request, decode, encode};
+use tandem_api::dataplane::{Body, CodecError, MESSAGE_MAX, Refusal, Reply, Request, Said, decode, encode};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
@@ -104,7 +104,7 @@ impl Link {
         };
         let (bytes, descriptor) =
             tokio::time::timeout(patience, exchange).await.map_err(|_| LinkError::Timeout(patience))??;
-        let answer: Answer = decode(&bytes)?;
+        let Said::Answer(answer) = decode(&bytes)? else { return Err(LinkError::OutOfStep) };
         if answer.id != id {
             return Err(LinkError::OutOfStep);
         }

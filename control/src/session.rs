@@ -232,6 +232,7 @@ mod tests {
             key: KeyMaterial::new(vec![0xff; 36]),
             fingerprint: KeyFingerprint(u64::MAX),
             base_term: u64::MAX,
+            stale: tandem_api::dataplane::StaleAction::Jump,
             map: "m".repeat(63),
         }
     }

@@ -211,6 +211,7 @@ fn config_with(interface: &str, queues: u16) -> Body {
             queues,
             mode: XdpMode::Native,
             mss_clamp: false,
+            witness: None,
         }],
         policies: vec![Policy {
             name: "b".into(),
@@ -233,6 +234,7 @@ fn sa() -> SaSpec {
         key: KeyMaterial::new(vec![7; 20]),
         fingerprint: KeyFingerprint(99),
         base_term: 0,
+        stale: tandem_api::dataplane::StaleAction::Jump,
         map: "b".into(),
     }
 }

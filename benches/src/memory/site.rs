@@ -197,6 +197,7 @@ fn sa(direction: Direction, number: u32) -> Result<SaSpec> {
         key: KeyMaterial::new(key),
         fingerprint: KeyFingerprint(u64::from(number) + 1),
         base_term: 0,
+        stale: tandem_api::dataplane::StaleAction::Jump,
         map: String::from("bench"),
     })
 }

@@ -11,6 +11,7 @@
 //! there already with the same key is left alone, so that reconciling never touches a working SA.
 
 use crate::counters::{Counter, DropReason, SlowCounter};
+use crate::pair::{EpochKey, Event, Grant, PairSettings, PairStatus, SessionNews};
 use crate::types::{Direction, KeyFingerprint, KeyMaterial, Mac, Role, Selector, Side, Transform};
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 /// Version of this protocol; another one is refused at [`Body::Hello`].
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Longest message in octets (below the default socket buffer).
 pub const MESSAGE_MAX: usize = 64 * 1024;
 /// Descriptors in each ring of an AF_XDP socket. A worker's frames must be enough for the fill and transmit
@@ -49,7 +50,22 @@ pub enum Body {
     },
     /// The whole of the small configuration: interfaces, policies, options. Replaces what was there.
     Configure(Box<Config>),
-    /// Role and term (`failover.md` F1). A term lower than the present one is refused (F27).
+    /// What holds of node and partner; before the first SA. Without a partner control gives the role by
+    /// [`Body::SetRole`], with one the data plane finds it by itself.
+    SetPair(Box<PairSettings>),
+    /// What may be used of the term file.
+    Grant(Grant),
+    /// Keys of the paths to the partner.
+    Epoch(EpochKey),
+    /// News of the SSP session.
+    Session(SessionNews),
+    /// Give the role to the partner, or take it (a planned change of roles). Refused with the reason where it
+    /// cannot be fresh.
+    SwitchOver,
+    /// State of the pair.
+    PairStatus,
+    /// Role and term of a node without partner (`failover.md` F1). A term lower than the present one is refused
+    /// (F27); so is this request where there is a partner.
     SetRole {
         /// Active or standby.
         role: Role,
@@ -131,6 +147,8 @@ pub struct Interface {
     pub mode: XdpMode,
     /// Lower the MSS option of TCP SYNs that cross a tunnel so that segments fit.
     pub mss_clamp: bool,
+    /// A neighbour that shows that this segment lives (F25); `None`: the next hop of a route over it, if any.
+    pub witness: Option<Ipv4Addr>,
 }
 
 /// How the XDP program is attached, and sockets are bound.
@@ -198,8 +216,30 @@ pub struct SaSpec {
     pub fingerprint: KeyFingerprint,
     /// Base term of the key (`failover.md` F3).
     pub base_term: u64,
+    /// What a stale takeover does with it (F24).
+    pub stale: StaleAction,
     /// Name of the crypto map, for operators.
     pub map: String,
+}
+
+/// What a stale takeover does with a static SA (F24).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StaleAction {
+    /// Go on past all numbers that rate and time can have used; G2 and G3 are not promised then.
+    #[default]
+    Jump,
+    /// No traffic until an operator acts.
+    Hold,
+}
+
+/// What the data plane says: an answer, or an event that nobody asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Said {
+    /// To a request.
+    Answer(Answer),
+    /// Unasked; in the order in which things happened.
+    Event(Event),
 }
 
 /// The answer to a [`Request`].
@@ -246,6 +286,8 @@ pub enum Reply {
     },
     /// To [`Body::Status`].
     Status(Box<Status>),
+    /// To [`Body::PairStatus`].
+    Pair(Box<PairStatus>),
 }
 
 /// What the data plane says of itself.
@@ -323,6 +365,10 @@ pub struct SaStatus {
     pub send_errors: u64,
     /// Numbers the window covers (inbound), 0 (outbound).
     pub window: u32,
+    /// Outbound: last number that the partner has acknowledged as used (F14).
+    pub lease_end: u64,
+    /// Last number reserved on disk (F40); 0 for an SA that is held.
+    pub limit: u64,
 }
 
 /// Counters and interfaces.

@@ -12,4 +12,5 @@
 pub mod counters;
 pub mod dataplane;
 pub mod operator;
+pub mod pair;
 pub mod types;

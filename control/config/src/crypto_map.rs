@@ -111,6 +111,7 @@ fn read_map(
             fingerprint: end.fingerprint,
             key: end.key,
             base_term: end.base_term,
+            stale: tandem_api::dataplane::StaleAction::Jump,
             map: name.clone(),
         });
     }

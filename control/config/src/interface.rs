@@ -67,6 +67,7 @@ pub(crate) fn read(root: &mut Section<'_, '_>, workers: u16, report: &mut Report
                 queues: queues.map_or(workers, |count| count as u16),
                 mode: mode.unwrap_or(XdpMode::Native),
                 mss_clamp: mss_clamp.unwrap_or(false),
+                witness: None,
             });
         }
     }

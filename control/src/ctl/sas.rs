@@ -156,6 +156,8 @@ mod tests {
             transform: Transform::Aes128gcm16,
             fingerprint: KeyFingerprint(0x1234),
             base_term: 0,
+            lease_end: 0,
+            limit: u64::MAX,
             generation: 3,
             packets: if inbound { 20 } else { 30 },
             bytes: 4000,

@@ -5,7 +5,7 @@
 //! a fingerprint of the key (F8).
 //!
 //! ```text
-//! 0                    HotHeader (128 octets, then zeros to 4096)
+//! 0                    HotHeader (192 octets, then zeros to 4096)
 //! 4096                 HotOut x slots (64 octets each)
 //! 4096 + 64 x slots    HotIn x slots (640 octets each)
 //! ```
@@ -17,7 +17,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Version of the layout of this module.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Words of an anti-replay window.
 pub const WINDOW_WORDS: usize = 64;
 /// Largest number of slots: the slot is 20 bits of an SPI.
@@ -47,11 +47,67 @@ pub struct HotHeader {
     pub term: AtomicU64,
     /// [`ROLE_STANDBY`] or [`ROLE_ACTIVE`].
     pub role: AtomicU64,
-    reserved: [AtomicU64; 3],
+    /// How the active node handles traffic (F18): a [`Handling`], with a generation that tells one order from
+    /// the next. Workers read it once a round and echo what they have worked by.
+    pub handling: AtomicU64,
+    reserved: [AtomicU64; 2],
     /// First number of the next unused block of IV counters of this node (F4). Workers and control take blocks by
     /// an atomic add. On its own line: it is the one word here that workers write.
     pub node_counter: AtomicU64,
     reserved_for_counters: [AtomicU64; 7],
+    /// Version of the replication records opened last (F9, F31): raised before the hot state of a record is
+    /// read. A packet whose number was set in its window before this was read as `v` is in every record of a
+    /// version above `v`. Workers read it; on a line of its own with what else the pair's thread writes.
+    pub version: AtomicU64,
+    /// Number of the message to the partner sent last (F17, F31).
+    pub message: AtomicU64,
+    /// Sealing counters of the paths to the partner (F6); taken before sealing.
+    pub path_counters: [AtomicU64; 4],
+    reserved_for_pair: [AtomicU64; 2],
+}
+
+/// How an active node handles traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Handling {
+    /// Alone: inbound packets are delivered at once, outbound numbers need no lease.
+    Alone,
+    /// Strictly (strict and joining): inbound packets wait for the acknowledgement of their number, outbound
+    /// numbers lie within acknowledged leases.
+    Strict,
+    /// Not at all: two nodes were active, and their states are not merged yet (F28).
+    Halted,
+}
+
+impl Handling {
+    const BITS: u32 = 2;
+
+    /// The word of this handling in a generation.
+    #[must_use]
+    pub const fn word(self, generation: u64) -> u64 {
+        let code = match self {
+            Handling::Alone => 0,
+            Handling::Strict => 1,
+            Handling::Halted => 2,
+        };
+        generation << Self::BITS | code
+    }
+
+    /// The handling that a word asks for; what this program does not know is not handled.
+    #[inline]
+    #[must_use]
+    pub const fn of_word(word: u64) -> Handling {
+        match word & ((1 << Self::BITS) - 1) {
+            0 => Handling::Alone,
+            1 => Handling::Strict,
+            _ => Handling::Halted,
+        }
+    }
+
+    /// The generation of a word.
+    #[must_use]
+    pub const fn generation(word: u64) -> u64 {
+        word >> Self::BITS
+    }
 }
 
 /// Hot state of an outbound SA. One cache line.
@@ -65,7 +121,7 @@ pub struct HotOut {
     reserved_word: AtomicU32,
     /// Sequence number given out last; 0 before the first one.
     pub next: AtomicU64,
-    /// Last sequence number that may be used (F14); `u64::MAX` while the node is alone.
+    /// Last sequence number that the partner has acknowledged as used (F14); looked at while handling is strict.
     pub lease_end: AtomicU64,
     /// Packets sealed.
     pub packets: AtomicU64,
@@ -73,7 +129,9 @@ pub struct HotOut {
     pub bytes: AtomicU64,
     /// Packets that could not be sealed or sent.
     pub send_errors: AtomicU64,
-    reserved: AtomicU64,
+    /// Last sequence number that may be used at all: what is reserved on disk for a static SA (F40), 0 for an SA
+    /// that is held, `u64::MAX` where neither holds.
+    pub limit: AtomicU64,
 }
 
 /// Hot state of an inbound SA: one line of state, one of error counters, then the anti-replay window.
@@ -87,13 +145,17 @@ pub struct HotIn {
     reserved_word: AtomicU32,
     /// Highest sequence number accepted; 0 before the first one.
     pub top: AtomicU64,
-    /// Last sequence number that may be delivered (F10); `u64::MAX` while the node is alone.
+    /// Last sequence number that may be delivered at once in the mode `leased` (F10); not used yet.
     pub lease_end: AtomicU64,
     /// Packets opened and accepted.
     pub packets: AtomicU64,
     /// Octets of the inner packets accepted.
     pub bytes: AtomicU64,
-    reserved: [AtomicU64; 2],
+    /// Last sequence number that may be delivered: what is reserved on disk for a static SA (F40), 0 for an SA
+    /// that is held, `u64::MAX` where neither holds. An authentic packet beyond it waits.
+    pub limit: AtomicU64,
+    /// Highest version of a record of this SA that the partner has acknowledged (F9).
+    pub acknowledged: AtomicU64,
 
     /// Packets whose sequence number was seen before.
     pub replayed: AtomicU64,
@@ -118,8 +180,9 @@ pub struct HotIn {
 
 const _: () = {
     use std::mem::offset_of;
-    assert!(size_of::<HotHeader>() == 128 && size_of::<HotHeader>() <= OUTBOUND_AT);
+    assert!(size_of::<HotHeader>() == 192 && size_of::<HotHeader>() <= OUTBOUND_AT);
     assert!(offset_of!(HotHeader, term) == 24 && offset_of!(HotHeader, node_counter) == 64);
+    assert!(offset_of!(HotHeader, version) == 128);
     assert!(size_of::<HotOut>() == 64 && align_of::<HotOut>() == 64);
     assert!(offset_of!(HotOut, next) == 16 && offset_of!(HotOut, send_errors) == 48);
     assert!(size_of::<HotIn>() == 128 + 8 * WINDOW_WORDS && align_of::<HotIn>() == 64);
@@ -143,7 +206,8 @@ impl Default for HotIn {
             lease_end: AtomicU64::default(),
             packets: AtomicU64::default(),
             bytes: AtomicU64::default(),
-            reserved: Default::default(),
+            limit: AtomicU64::default(),
+            acknowledged: AtomicU64::default(),
             replayed: AtomicU64::default(),
             too_old: AtomicU64::default(),
             auth_failed: AtomicU64::default(),

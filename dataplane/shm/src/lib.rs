@@ -12,15 +12,17 @@
 #![allow(unsafe_code)]
 
 mod hot;
+mod marks;
 mod publish;
 mod segment;
 mod stats;
 mod sync;
 
 pub use hot::{
-    HotError, HotHeader, HotIn, HotOut, HotState, LAYOUT_VERSION, MAX_SLOTS, ROLE_ACTIVE, ROLE_STANDBY,
-    WINDOW_WORDS,
+    Handling, HotError, HotHeader, HotIn, HotOut, HotState, LAYOUT_VERSION, MAX_SLOTS, ROLE_ACTIVE,
+    ROLE_STANDBY, WINDOW_WORDS,
 };
+pub use marks::Marks;
 pub use publish::{Domain, Mark, Published, Publisher, Reader, ReaderError};
 pub use segment::{Segment, SegmentError};
 pub use stats::{STATS_VERSION, StatsError, StatsRegion, WorkerCounters};

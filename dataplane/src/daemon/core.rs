@@ -438,6 +438,7 @@ mod tests {
             queues,
             mode: XdpMode::Native,
             mss_clamp: false,
+            witness: None,
         };
         for (index, name) in [(1, "in0"), (2, "out0")] {
             let link = Link { name: name.to_owned(), kind: None, mac: MacAddr([2; 6]), mtu: 1500, up: true };

@@ -25,8 +25,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tandem_api::dataplane::{
-    Answer, Body, Config, Hello, HotStateOrigin, Refusal, Reply, Request, StartSettings, VERSION, decode,
-    encode,
+    Answer, Body, Config, Hello, HotStateOrigin, Refusal, Reply, Request, Said, StartSettings, VERSION,
+    decode, encode,
 };
 use tandem_shm::{Domain, HotState, StatsRegion};
 use zeroize::Zeroizing;
@@ -131,7 +131,7 @@ impl Server {
             (Ok(Reply::Hello(_)), Some(core)) => Some(lock(core).shared.hot.fd().try_clone_to_owned()?),
             _ => None,
         };
-        let answer = encode(&Answer { id, result })?;
+        let answer = encode(&Said::Answer(Answer { id, result }))?;
         let attached: Vec<_> = hot.iter().map(AsFd::as_fd).collect();
         connection.send(&answer, &attached)?;
         Ok(if detach && !refused { Next::Detached } else { Next::Go })
@@ -155,6 +155,12 @@ impl Server {
         match body {
             Body::Hello { .. } => Ok(Reply::Done),
             Body::Configure(config) => core.configure(*config),
+            Body::SetPair(_)
+            | Body::Grant(_)
+            | Body::Epoch(_)
+            | Body::Session(_)
+            | Body::SwitchOver
+            | Body::PairStatus => bail!("not there yet"),
             Body::SetRole { role, term } => core.set_role(role, term),
             Body::InstallSas { generation, sas } => core.install(generation, &sas),
             Body::SweepSas { generation } => Ok(core.sweep(generation)),

@@ -374,6 +374,8 @@ fn status(installed: &Installed, hot: &HotState) -> Option<SaStatus> {
         transform: spec.transform,
         fingerprint: spec.fingerprint,
         base_term: spec.base_term,
+        lease_end: 0,
+        limit: 0,
         generation: *generation,
         packets: 0,
         bytes: 0,
@@ -393,6 +395,8 @@ fn status(installed: &Installed, hot: &HotState) -> Option<SaStatus> {
             status.bytes = read(&hot.bytes);
             status.sequence = tandem_esp::sequence::taken(hot);
             status.send_errors = read(&hot.send_errors);
+            status.lease_end = read(&hot.lease_end);
+            status.limit = read(&hot.limit);
         }
         Direction::Inbound => {
             let hot: &HotIn = hot.inbound(*slot)?;
@@ -404,6 +408,7 @@ fn status(installed: &Installed, hot: &HotState) -> Option<SaStatus> {
             status.auth_failed = read(&hot.auth_failed);
             status.inner_wrong = read(&hot.inner_wrong);
             status.window = window::WINDOW;
+            status.limit = read(&hot.limit);
         }
     }
     Some(status)

@@ -225,6 +225,7 @@ fn sa(site: &Site, direction: Direction, spi: u32, key: u8) -> SaSpec {
         key: KeyMaterial::new(vec![key; 20]),
         fingerprint: KeyFingerprint(u64::from(key)),
         base_term: 0,
+        stale: tandem_api::dataplane::StaleAction::Jump,
         map: "tunnel".into(),
     }
 }

@@ -105,6 +105,7 @@ fn config() -> Config {
             queues: 2,
             mode: XdpMode::Native,
             mss_clamp: true,
+            witness: None,
         }],
         policies: vec![
             Policy {
@@ -130,6 +131,7 @@ fn sa_spec() -> SaSpec {
         key: KeyMaterial::new(vec![9; 20]),
         fingerprint: KeyFingerprint(0xfeed),
         base_term: 5,
+        stale: tandem_api::dataplane::StaleAction::Jump,
         map: "branch".into(),
     }
 }
@@ -158,6 +160,8 @@ fn sa_status() -> SaStatus {
         peer: Ipv4Addr::new(198, 51, 100, 1),
         transform: Transform::Aes256gcm16,
         fingerprint: KeyFingerprint(0xfeed),
+        lease_end: 6,
+        limit: u64::MAX,
         base_term: 5,
         generation: 2,
         packets: 1_000,

@@ -193,6 +193,12 @@ impl Books {
                 self.config = Some(*config);
                 Ok(Reply::Done)
             }
+            Body::SetPair(_)
+            | Body::Grant(_)
+            | Body::Epoch(_)
+            | Body::Session(_)
+            | Body::SwitchOver
+            | Body::PairStatus => refuse("no pair here"),
             Body::SetRole { role, term } => {
                 self.said.push("SetRole");
                 if term < self.term {
@@ -302,6 +308,8 @@ fn report(generation: u64, sa: &SaSpec) -> SaStatus {
         transform: sa.transform,
         fingerprint: sa.fingerprint,
         base_term: sa.base_term,
+        lease_end: 0,
+        limit: u64::MAX,
         generation,
         packets: 3,
         bytes: 300,
