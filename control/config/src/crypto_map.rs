@@ -7,7 +7,7 @@ use crate::reader::Section;
 use crate::settings::{CryptoMap, KeyFileReader};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use tandem_api::dataplane::{Interface, Policy, PolicyAction, SaSpec};
+use tandem_api::dataplane::{Interface, Policy, PolicyAction, SaSpec, StaleAction};
 use tandem_api::types::{Direction, KeyFingerprint, Selector, Side, Transform};
 
 /// Selectors of one map, so that its SA fits into one message to the data plane.
@@ -73,6 +73,11 @@ fn read_map(
     let local = local_address(section, locals, report);
     let peer = peer_address(section, locals, report);
     let protect = protect(section, report);
+    let words = [("jump", StaleAction::Jump), ("hold", StaleAction::Hold)];
+    let stale = match section.find("stale-takeover") {
+        None => Some(StaleAction::default()),
+        Some(field) => field.choice(&words, report),
+    };
     let ends = match section.find("static") {
         None => {
             let cure = format!(
@@ -98,7 +103,9 @@ fn read_map(
         let policy = Policy { name: name.clone(), priority, selector, action };
         result.policies.push(Placed { policy, span, path });
     }
-    let (Some((local, interface)), Some(peer), Some(ends)) = (local, peer, ends) else { return };
+    let (Some((local, interface)), Some(peer), Some(ends), Some(stale)) = (local, peer, ends, stale) else {
+        return;
+    };
     for end in ends {
         result.sas.push(SaSpec {
             direction: end.direction,
@@ -111,11 +118,11 @@ fn read_map(
             fingerprint: end.fingerprint,
             key: end.key,
             base_term: end.base_term,
-            stale: tandem_api::dataplane::StaleAction::Jump,
+            stale,
             map: name.clone(),
         });
     }
-    result.maps.push(CryptoMap { name, priority, policy: number, interface, local, peer, selectors });
+    result.maps.push(CryptoMap { name, priority, policy: number, interface, local, peer, selectors, stale });
 }
 
 fn local_address(

@@ -25,6 +25,7 @@ pub(crate) fn read(root: &mut Section<'_, '_>, workers: u16, report: &mut Report
     let mut addresses: HashMap<Ipv4Addr, usize> = HashMap::new();
     let mut interfaces = Vec::new();
     let mut sides = Vec::new();
+    let mut witnesses = Vec::new();
     for (position, mut section) in sections.into_iter().enumerate() {
         let name = section.need("name", "name = \"eth0\"", report);
         let name = name.and_then(|field| {
@@ -56,6 +57,11 @@ pub(crate) fn read(root: &mut Section<'_, '_>, workers: u16, report: &mut Report
         let mode = section.find("xdp-mode").and_then(|field| field.choice(&words, report));
         let queues = section.find("queues").and_then(|field| field.integer(1..=256, report));
         let mss_clamp = section.find("mss-clamp").and_then(|field| field.boolean(report));
+        let witness = section.find("witness").and_then(|field| {
+            let address = witness(&field, virtual_addresses.as_deref(), report)?;
+            witnesses.push((address, field));
+            Some(address)
+        });
         section.finish(report);
 
         if let (Some(name), Some(side), Some(virtual_addresses)) = (name, side, virtual_addresses) {
@@ -67,8 +73,14 @@ pub(crate) fn read(root: &mut Section<'_, '_>, workers: u16, report: &mut Report
                 queues: queues.map_or(workers, |count| count as u16),
                 mode: mode.unwrap_or(XdpMode::Native),
                 mss_clamp: mss_clamp.unwrap_or(false),
-                witness: None,
+                witness,
             });
+        }
+    }
+    for (address, field) in witnesses {
+        if let Some(line) = addresses.get(&address) {
+            let message = format!("{address} is a virtual address of this pair (line {line})");
+            field.error(report, message, "write a neighbour that is neither this node nor its partner");
         }
     }
     for side in [Side::Inside, Side::Outside] {
@@ -122,6 +134,24 @@ fn virtual_addresses(
     }
     // Also with errors, so that crypto maps are checked against those that are good.
     Some(list)
+}
+
+/// A neighbour on the segment (`failover.md` F25): it is asked by ARP, so it must be on the link.
+fn witness(
+    field: &Field<'_, '_>,
+    virtual_addresses: Option<&[Ipv4Net]>,
+    report: &mut Report<'_>,
+) -> Option<Ipv4Addr> {
+    let address = field.address(report)?;
+    let networks = virtual_addresses.unwrap_or_default();
+    // Where all are single addresses, the file does not say what is on the link.
+    let mut known = networks.iter().filter(|network| network.prefix_len() < 31).peekable();
+    if known.peek().is_some() && !known.any(|network| network.contains(&address)) {
+        let message = format!("{address} is no neighbour here: no network of this interface has it");
+        field.error(report, message, "write a host or router on this segment, or leave it out");
+        return None;
+    }
+    Some(address)
 }
 
 fn unicast_mac(field: &Field<'_, '_>, report: &mut Report<'_>) -> Option<Mac> {

@@ -19,8 +19,10 @@ mod node;
 mod overlap;
 mod policy;
 mod reader;
+mod redundancy;
 mod settings;
 
 pub use finding::{Finding, Findings, Source};
 pub use key::fingerprint;
+pub use redundancy::Redundancy;
 pub use settings::{CryptoMap, KeyFileReader, Node, Settings, load};

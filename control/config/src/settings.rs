@@ -3,13 +3,14 @@
 use crate::finding::{Findings, Report, Source};
 use crate::policy::{self, Placed};
 use crate::reader::Section;
+use crate::redundancy::{self, Redundancy};
 use crate::{crypto_map, interface, node};
 use ipnet::Ipv4Net;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use tandem_api::dataplane::{
-    Config, Interface, MESSAGE_MAX, PolicyAction, RING_SIZE, SaSpec, StartSettings, encode,
+    Config, Interface, MESSAGE_MAX, PolicyAction, RING_SIZE, SaSpec, StaleAction, StartSettings, encode,
 };
 use tandem_api::types::Selector;
 use toml::de::DeTable;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub maps: Vec<CryptoMap>,
     /// Static SAs, both directions.
     pub sas: Vec<SaSpec>,
+    /// The partner; none for a gateway that stands alone.
+    pub redundancy: Option<Redundancy>,
     /// Protected remote prefixes, each once: where blackhole routes belong (`failover.md` F33).
     pub fence: Vec<Ipv4Net>,
 }
@@ -67,6 +70,8 @@ pub struct CryptoMap {
     pub peer: Ipv4Addr,
     /// Selectors.
     pub selectors: Vec<Selector>,
+    /// What a stale takeover does with its static SAs (`failover.md` F24).
+    pub stale: StaleAction,
 }
 
 /// Reads a configuration.
@@ -95,6 +100,7 @@ pub fn load(source: &Source, read_file: KeyFileReader<'_>) -> Result<Settings, F
     let plane = node::data_plane(&mut root, &mut report);
     let interfaces = interface::read(&mut root, plane.start.workers, &mut report);
     let crypto = crypto_map::read(&mut root, &interfaces, read_file, &mut report);
+    let redundancy = redundancy::read(&mut root, &interfaces, &mut report);
     let mut placed = crypto.policies;
     placed.extend(policy::read(&mut root, &mut report));
     root.finish(&mut report);
@@ -117,6 +123,7 @@ pub fn load(source: &Source, read_file: KeyFileReader<'_>) -> Result<Settings, F
         data_plane,
         maps,
         sas: crypto.sas,
+        redundancy,
         fence: fence.into_iter().collect(),
     })
 }
