@@ -12,6 +12,7 @@
 //! ```
 
 mod crypto_map;
+mod digest;
 mod finding;
 mod interface;
 mod key;
@@ -22,6 +23,7 @@ mod reader;
 mod redundancy;
 mod settings;
 
+pub use digest::{Difference, DigestEntry, digest_sum, first_difference};
 pub use finding::{Finding, Findings, Source};
 pub use key::fingerprint;
 pub use redundancy::Redundancy;
