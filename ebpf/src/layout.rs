@@ -23,9 +23,8 @@ pub(crate) const ADDRESS_VIRTUAL: u8 = 2;
 #[repr(C)]
 pub(crate) struct RawSettings {
     pub side: u8,
-    pub active: u8,
     pub has_virtual_mac: u8,
-    pub reserved: u8,
+    pub reserved: [u8; 2],
     pub own_mac: [u8; 6],
     pub virtual_mac: [u8; 6],
 }
@@ -33,9 +32,8 @@ pub(crate) struct RawSettings {
 const _: () = {
     assert!(size_of::<RawSettings>() == 16);
     assert!(offset_of!(RawSettings, side) == 0);
-    assert!(offset_of!(RawSettings, active) == 1);
-    assert!(offset_of!(RawSettings, has_virtual_mac) == 2);
-    assert!(offset_of!(RawSettings, reserved) == 3);
+    assert!(offset_of!(RawSettings, has_virtual_mac) == 1);
+    assert!(offset_of!(RawSettings, reserved) == 2);
     assert!(offset_of!(RawSettings, own_mac) == 4);
     assert!(offset_of!(RawSettings, virtual_mac) == 10);
     // `struct steer_prefix` is aya's key of an LPM trie over four octets.
@@ -72,7 +70,6 @@ mod tests {
                 size_of::<RawSettings>(),
                 vec![
                     member("side", offset_of!(RawSettings, side)),
-                    member("active", offset_of!(RawSettings, active)),
                     member("has_virtual_mac", offset_of!(RawSettings, has_virtual_mac)),
                     member("reserved", offset_of!(RawSettings, reserved)),
                     member("own_mac", offset_of!(RawSettings, own_mac)),

@@ -10,9 +10,10 @@
 //! use tandem_ebpf::{Mode, Prefix, Settings, Side, SteerProgram};
 //! tandem_ebpf::mount_bpffs(Path::new("/run/tandem/bpf"))?;
 //! let mut program = SteerProgram::load()?;
-//! program.set_settings(&Settings { side: Side::Inside, active: true, own_mac: [2, 0, 0, 0, 0, 1], virtual_mac: None })?;
+//! program.set_settings(&Settings { side: Side::Inside, own_mac: [2, 0, 0, 0, 0, 1], virtual_mac: None })?;
 //! program.set_own_addresses(&[Ipv4Addr::new(10, 1, 0, 1)])?;
 //! program.set_protected(&[Prefix::new(Ipv4Addr::new(10, 2, 0, 0), 16)?])?;
+//! program.set_active(true)?;
 //! program.attach(3, Mode::Native, Path::new("/run/tandem/bpf/inside0"))?;
 //! # Ok(()) }
 //! ```
@@ -34,4 +35,4 @@ pub use error::Error;
 pub use layout::{MAX_OWN_ADDRESSES, MAX_PROTECTED, MAX_QUEUES, MAX_VIRTUAL_ADDRESSES};
 pub use link::{Attachment, Mode, attachment, detach};
 pub use prefix::Prefix;
-pub use program::{Action, OBJECT, RxQueue, Settings, Side, SteerProgram, TestRun};
+pub use program::{Action, OBJECT, RoleSwitch, RxQueue, Settings, Side, SteerProgram, TestRun};

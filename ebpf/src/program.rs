@@ -4,11 +4,11 @@ use crate::layout::{MAX_QUEUES, RawSettings, SIDE_INSIDE, SIDE_OUTSIDE};
 use crate::link::{self, Attachment, Mode};
 use crate::sets::{Addresses, Protected, gone, map_error, take};
 use crate::{Error, Prefix, SteerCounter};
-use aya::maps::{Array, MapData, PerCpuArray, XskMap};
+use aya::maps::{Array, IterableMap as _, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, include_bytes_aligned};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 /// The compiled object (ELF), for other loaders: libbpf, libxdp, bpftool.
@@ -33,8 +33,6 @@ pub enum Side {
 pub struct Settings {
     /// The side.
     pub side: Side,
-    /// True: this node is active. False: standby; nothing is steered.
-    pub active: bool,
     /// MAC address of the interface. Frames for another one pass, so it has to follow the interface's.
     pub own_mac: [u8; 6],
     /// The virtual MAC address that the two nodes share.
@@ -48,12 +46,41 @@ impl From<&Settings> for RawSettings {
                 Side::Inside => SIDE_INSIDE,
                 Side::Outside => SIDE_OUTSIDE,
             },
-            active: u8::from(settings.active),
             has_virtual_mac: u8::from(settings.virtual_mac.is_some()),
-            reserved: 0,
+            reserved: [0; 2],
             own_mac: settings.own_mac,
             virtual_mac: settings.virtual_mac.unwrap_or_default(),
         }
+    }
+}
+
+/// Switches the role of one program. It has a descriptor of its own and outlives [`SteerProgram`]; then it switches nothing
+/// that anybody sees.
+pub struct RoleSwitch(Array<MapData, u32>);
+
+impl RoleSwitch {
+    const MAP: &str = "role";
+
+    /// Active or standby, by one system call; the next frame is judged by it.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set(&mut self, active: bool) -> Result<(), Error> {
+        self.0.set(0, u32::from(active), 0).map_err(map_error(Self::MAP, "written"))
+    }
+
+    fn duplicate(&self) -> Result<Self, Error> {
+        let failed = map_error(Self::MAP, "opened again");
+        let descriptor = self.0.map().fd().as_fd().try_clone_to_owned();
+        let descriptor = descriptor.map_err(|error| failed(MapError::IoError(error)))?;
+        let map = MapData::from_fd(descriptor).map_err(&failed)?;
+        Array::try_from(Map::Array(map)).map(Self).map_err(&failed)
+    }
+}
+
+impl std::fmt::Debug for RoleSwitch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RoleSwitch")
     }
 }
 
@@ -109,6 +136,7 @@ pub struct SteerProgram {
     ebpf: Ebpf,
     xsks: XskMap<MapData>,
     settings: Array<MapData, RawSettings>,
+    role: RoleSwitch,
     protected: Protected,
     addresses: Addresses,
     counters: PerCpuArray<MapData, u64>,
@@ -126,6 +154,7 @@ impl SteerProgram {
         Ok(Self {
             xsks: take(&mut ebpf, "xsks")?,
             settings: take(&mut ebpf, "settings")?,
+            role: RoleSwitch(take(&mut ebpf, RoleSwitch::MAP)?),
             protected: Protected::new(&mut ebpf)?,
             addresses: Addresses::new(&mut ebpf)?,
             counters: take(&mut ebpf, "counters")?,
@@ -135,7 +164,7 @@ impl SteerProgram {
     }
 
     /// Tells the program its settings; live if it is attached. A change of the MAC address is not atomic: a frame or two
-    /// may see half of it. A change of the role is.
+    /// may see half of it.
     ///
     /// # Errors
     /// [`Error::Map`].
@@ -143,6 +172,22 @@ impl SteerProgram {
         self.settings.set(0, RawSettings::from(settings), 0).map_err(map_error("settings", "written"))?;
         self.own_mac = Some(settings.own_mac);
         Ok(())
+    }
+
+    /// Makes this node active or standby; live if it is attached. A program begins as standby, where nothing is steered.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn set_active(&mut self, active: bool) -> Result<(), Error> {
+        self.role.set(active)
+    }
+
+    /// What switches the role from another thread.
+    ///
+    /// # Errors
+    /// [`Error::Map`], if the process has no descriptor left.
+    pub fn role_switch(&self) -> Result<RoleSwitch, Error> {
+        self.role.duplicate()
     }
 
     /// Gives the frames of a receive queue to an AF_XDP socket, which has to be bound to this queue of this interface:

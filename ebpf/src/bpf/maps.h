@@ -25,6 +25,15 @@ struct {
 	__type(value, struct steer_settings);
 } settings SEC(".maps");
 
+/* One entry: 1 where this node is active, 0 where it is standby. A map of its own, so that whoever decides the role
+ * writes it with one system call and nobody who writes the settings can undo it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} role SEC(".maps");
+
 /* Prefixes behind the tunnels. The value is 1 and has no meaning. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

@@ -20,8 +20,15 @@ static __always_inline bool is_protected(__be32 address)
 	return bpf_map_lookup_elem(&protected, &key);
 }
 
-static __always_inline enum steer_counter judge_arp(const void *packet, const void *end,
-						    const struct steer_settings *config)
+static __always_inline bool is_active(void)
+{
+	__u32 zero = 0;
+	const __u32 *value = bpf_map_lookup_elem(&role, &zero);
+
+	return value && *value;
+}
+
+static __always_inline enum steer_counter judge_arp(const void *packet, const void *end, bool active)
 {
 	const struct arp_ipv4 *arp = packet;
 	const __u8 *kind;
@@ -35,7 +42,7 @@ static __always_inline enum steer_counter judge_arp(const void *packet, const vo
 	kind = bpf_map_lookup_elem(&addresses, &target);
 	if (!kind || *kind != STEER_ADDRESS_VIRTUAL)
 		return STEER_ARP_OTHER;
-	return config->active ? STEER_STEERED_ARP : STEER_STANDBY_ARP;
+	return active ? STEER_STEERED_ARP : STEER_STANDBY_ARP;
 }
 
 /* A packet for a virtual address, on the active node. A header that is wrong further on is the data
@@ -63,7 +70,7 @@ static __always_inline enum steer_counter judge_virtual(const struct iphdr *ip, 
 }
 
 static __always_inline enum steer_counter judge_ipv4(const void *packet, const void *end, bool group,
-						     const struct steer_settings *config)
+						     bool active, const struct steer_settings *config)
 {
 	const struct iphdr *ip = packet;
 	__be32 source, destination;
@@ -90,14 +97,14 @@ static __always_inline enum steer_counter judge_ipv4(const void *packet, const v
 	if (kind) { /* virtual */
 		if (group)
 			return STEER_LINK_BROADCAST;
-		return config->active ? judge_virtual(ip, end) : STEER_STANDBY_VIRTUAL_ADDRESS;
+		return active ? judge_virtual(ip, end) : STEER_STANDBY_VIRTUAL_ADDRESS;
 	}
 
 	/* Inside: to be sealed. Outside: in clear from where only ESP may come from. */
 	if (is_protected(config->side == STEER_SIDE_INSIDE ? destination : source)) {
 		if (group)
 			return STEER_LINK_BROADCAST;
-		if (!config->active)
+		if (!active)
 			return STEER_STANDBY_PROTECTED;
 		return config->side == STEER_SIDE_INSIDE ? STEER_STEERED_TO_PROTECTED :
 							   STEER_STEERED_FROM_PROTECTED;
@@ -120,7 +127,7 @@ static __always_inline enum receiver receiver(const struct ethhdr *eth, const st
 }
 
 static __always_inline enum steer_counter judge(const struct ethhdr *eth, const void *end, enum receiver to,
-						const struct steer_settings *config)
+						bool active, const struct steer_settings *config)
 {
 	const void *packet = eth + 1;
 	__be16 ethertype = eth->h_proto;
@@ -143,9 +150,9 @@ static __always_inline enum steer_counter judge(const struct ethhdr *eth, const 
 		}
 	}
 	if (ethertype == bpf_htons(ETH_P_ARP))
-		return judge_arp(packet, end, config);
+		return judge_arp(packet, end, active);
 	if (ethertype == bpf_htons(ETH_P_IP))
-		return judge_ipv4(packet, end, to == GROUP, config);
+		return judge_ipv4(packet, end, to == GROUP, active, config);
 	return STEER_NOT_IPV4;
 }
 
@@ -157,6 +164,7 @@ int steer(struct xdp_md *ctx)
 	const struct steer_settings *config;
 	enum steer_counter verdict;
 	enum receiver to;
+	bool active;
 	__u32 zero = 0;
 
 	config = bpf_map_lookup_elem(&settings, &zero);
@@ -173,7 +181,8 @@ int steer(struct xdp_md *ctx)
 		count(STEER_OTHER_HOST);
 		return XDP_PASS;
 	}
-	verdict = judge(eth, end, to, config);
+	active = is_active();
+	verdict = judge(eth, end, to, active, config);
 
 	if (verdict >= STEER_FIRST_DROPPED) {
 		count(verdict);
@@ -188,7 +197,7 @@ int steer(struct xdp_md *ctx)
 	}
 	if (to == VIRTUAL_MAC) {
 		/* The other node has it too, and that one is meant. */
-		if (!config->active) {
+		if (!active) {
 			count(STEER_STANDBY_VIRTUAL_MAC);
 			return XDP_DROP;
 		}

@@ -7,9 +7,8 @@
 /* The one value of the map "settings". */
 struct steer_settings {
 	__u8 side;            /* STEER_SIDE_... */
-	__u8 active;          /* 1: this node is active, 0: standby */
 	__u8 has_virtual_mac; /* 1: virtual_mac is meant */
-	__u8 reserved;        /* 0 */
+	__u8 reserved[2];     /* 0 */
 	__u8 own_mac[6];      /* of the interface */
 	__u8 virtual_mac[6];
 };

@@ -21,8 +21,9 @@ pub fn configured(lab: &Lab, active: bool) -> SteerProgram {
 }
 
 pub fn configure(program: &mut SteerProgram, own_mac: [u8; 6], active: bool) {
-    let settings = Settings { side: Side::Inside, active, own_mac, virtual_mac: Some(VIRTUAL_MAC) };
+    let settings = Settings { side: Side::Inside, own_mac, virtual_mac: Some(VIRTUAL_MAC) };
     program.set_settings(&settings).expect("settings");
+    program.set_active(active).expect("the role");
     program.set_own_addresses(&[GATEWAY_ADDRESS]).expect("own addresses");
     program.set_protected(&[prefix("10.92.0.0", 16)]).expect("prefixes");
 }

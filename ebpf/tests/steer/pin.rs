@@ -250,7 +250,7 @@ fn errors_say_what_is_wrong_with_the_interface_or_the_pin() {
         assert_eq!(program_on("gw"), None, "what cannot be pinned does not stay");
 
         // The loopback interface has no native XDP, and an address of zeros.
-        let settings = Settings { side: Side::Inside, active: true, own_mac: [0; 6], virtual_mac: None };
+        let settings = Settings { side: Side::Inside, own_mac: [0; 6], virtual_mac: None };
         program.set_settings(&settings).expect("settings");
         match program.attach(index("lo"), Mode::Native, &lab.pin("lo")) {
             Err(error @ Error::Attach { .. }) => assert!(error.to_string().contains("generic"), "{error}"),

@@ -81,11 +81,11 @@ impl Bench {
     pub fn tell(&mut self, told: Told) {
         let settings = Settings {
             side: told.side,
-            active: told.active,
             own_mac: OWN_MAC,
             virtual_mac: told.virtual_mac.then_some(VIRTUAL_MAC),
         };
         self.program.set_settings(&settings).expect("settings");
+        self.program.set_active(told.active).expect("the role");
         self.program.set_protected(&[told.prefix()]).expect("prefixes");
         if told.data_plane {
             self.program.set_socket(0, self.socket.fd()).expect("a socket");
