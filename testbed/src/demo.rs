@@ -59,7 +59,7 @@ fn act(run: &mut Run, story: &mut Story) -> Result<()> {
     let mut sites = Sites::up(run, Options { capture_b: true, ..Options::default() })?;
     first_contact(run, &sites)?;
     throughput(run, &sites)?;
-    let [a, b] = [("host A", &sites.host_a), ("host B", &sites.host_b)]
+    let [a, b] = [("host A", &sites.net.host_a), ("host B", &sites.net.host_b)]
         .map(|(name, host)| (name, Rate::start(host, "eth0")));
     let result = deaths(run, &mut sites, &a.1, story);
     for (name, rate) in [a, b] {
@@ -78,10 +78,10 @@ fn act(run: &mut Run, story: &mut Story) -> Result<()> {
 
 fn first_contact(run: &mut Run, sites: &Sites) -> Result<()> {
     run.say("host A pings host B through the tunnel");
-    let ping = ping::ping(&sites.host_a, HOST_B, 20, &[])?;
+    let ping = ping::ping(&sites.net.host_a, HOST_B, 20, &[])?;
     run.check("ping from site to site", ping.is_whole(), ping.summary());
     run.figure("ping_ms", ping.round_trip_ms.unwrap_or(f64::NAN));
-    let hops = ping::traceroute(&sites.host_a, HOST_B, false)?;
+    let hops = ping::traceroute(&sites.net.host_a, HOST_B, false)?;
     run.check(
         "traceroute shows the gateways and nothing of the outside",
         hops.len() == 3 && hops[0] == Some(INSIDE_A) && hops[2] == Some(HOST_B),
@@ -92,15 +92,16 @@ fn first_contact(run: &mut Run, sites: &Sites) -> Result<()> {
 
 fn throughput(run: &mut Run, sites: &Sites) -> Result<()> {
     for (way, from, to, address, port) in [
-        ("a_to_b", &sites.host_a, &sites.host_b, HOST_B, 5201),
-        ("b_to_a", &sites.host_b, &sites.host_a, HOST_A, 5202),
+        ("a_to_b", &sites.net.host_a, &sites.net.host_b, HOST_B, 5201),
+        ("b_to_a", &sites.net.host_b, &sites.net.host_a, HOST_A, 5202),
     ] {
         run.say(format_args!("TCP {way} for three seconds"));
         let tcp = iperf::run(from, (to, address), port, 3, &[])?;
         run.figure(&format!("tcp_{way}_mbit"), tcp.mbit);
         run.check(&format!("TCP {way}"), tcp.mbit > 1.0, format!("{:.0} Mbit/s", tcp.mbit));
     }
-    let file = http::download((&sites.host_b, HOST_B), &sites.host_a, sites.folder(), 8080, 20_000_000)?;
+    let file =
+        http::download((&sites.net.host_b, HOST_B), &sites.net.host_a, sites.net.folder(), 8080, 20_000_000)?;
     run.check(
         "a download arrives as it was",
         file.served == file.arrived,
@@ -112,11 +113,11 @@ fn throughput(run: &mut Run, sites: &Sites) -> Result<()> {
 fn deaths(run: &mut Run, sites: &mut Sites, clock: &Rate, story: &mut Story) -> Result<()> {
     run.say("TCP at 50 Mbit/s and 1,000 numbered datagrams a second, both ways");
     let seconds = 18;
-    let there = Iperf::start(&sites.host_a, (&sites.host_b, HOST_B), 5203, seconds, &["-b", "50M"])?;
-    let back = Iperf::start(&sites.host_b, (&sites.host_a, HOST_A), 5204, seconds, &["-b", "50M"])?;
+    let there = Iperf::start(&sites.net.host_a, (&sites.net.host_b, HOST_B), 5203, seconds, &["-b", "50M"])?;
+    let back = Iperf::start(&sites.net.host_b, (&sites.net.host_a, HOST_A), 5204, seconds, &["-b", "50M"])?;
     let mut mark =
         |clock: &Rate, text: &str| story.marks.push(Mark { second: clock.now(), text: text.to_owned() });
-    let flows = [sites.start_flow(true, 6001, 1000, 200)?, sites.start_flow(false, 6002, 1000, 200)?];
+    let flows = [sites.net.start_flow(true, 6001, 1000, 200)?, sites.net.start_flow(false, 6002, 1000, 200)?];
     std::thread::sleep(Duration::from_secs(2));
     run.say("kill -9 of gateway A's control process");
     mark(clock, "control killed");
@@ -137,7 +138,7 @@ fn deaths(run: &mut Run, sites: &mut Sites, clock: &Rate, story: &mut Story) -> 
             result.summary(),
         );
     }
-    let flow = sites.start_flow(true, 6003, 1000, 200)?;
+    let flow = sites.net.start_flow(true, 6003, 1000, 200)?;
     flow.wait_for_arrivals(500, Duration::from_secs(10))?;
     run.say("kill -9 of gateway A's data plane; the XDP program stays and fails closed");
     mark(clock, "data plane killed");

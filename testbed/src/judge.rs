@@ -1,11 +1,12 @@
 //! The judges: scripts that share no code with the project.
 
 use crate::capture::Recorded;
+use crate::gateway::Gateway;
 use crate::lab::run as run_command;
 use crate::report::count;
 use crate::run::Run;
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,6 +58,27 @@ pub fn script(name: &str) -> PathBuf {
 pub fn ask(name: &str, arguments: &[&str]) -> Result<Value> {
     let output = run_command(Command::new(PYTHON).arg(script(name)).args(arguments))?;
     serde_json::from_str(&output).with_context(|| format!("{name} printed no JSON: {output}"))
+}
+
+/// Writes every SA of these gateways to a file in the folder, for the judges, and gives its path.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write_keys(folder: &Path, gateways: &[&Gateway]) -> Result<PathBuf> {
+    let mut keys = Vec::new();
+    for map in gateways.iter().flat_map(|gateway| &gateway.settings.maps) {
+        for (sa, source, destination) in
+            [(&map.outbound, map.local, map.peer), (&map.inbound, map.peer, map.local)]
+        {
+            keys.push(json!({
+                "spi": sa.spi, "source": source, "destination": destination,
+                "transform": sa.transform, "key": sa.key_hex(),
+            }));
+        }
+    }
+    let path = folder.join("keys.json");
+    std::fs::write(&path, serde_json::to_string(&keys)?)?;
+    Ok(path)
 }
 
 /// Has a capture of an outside segment judged: no (SPI, IV) twice, no (SPI, sequence) twice, nothing

@@ -30,6 +30,7 @@ pub fn start(path: &Path, folder: &Folder) -> Result<Gateway> {
                 virtual_address: "10.101.0.1/24".parse()?,
                 virtual_mac: GATEWAY_MAC,
                 mss_clamp: false,
+                witness: None,
             },
             Interface {
                 name: OUTSIDE,
@@ -37,6 +38,7 @@ pub fn start(path: &Path, folder: &Folder) -> Result<Gateway> {
                 virtual_address: "10.103.0.1/24".parse()?,
                 virtual_mac: [0x02, 0, 0, 0, 0x03, 0x01],
                 mss_clamp: false,
+                witness: None,
             },
         ],
         maps: vec![CryptoMap {
@@ -47,7 +49,9 @@ pub fn start(path: &Path, folder: &Folder) -> Result<Gateway> {
             protect: vec![(format!("{}/32", FLOW.from).parse()?, format!("{}/32", FLOW.to).parse()?)],
             inbound: StaticSa::random(0x1001, "aes128gcm16")?,
             outbound: StaticSa::random(0x1002, "aes128gcm16")?,
+            stale_takeover: None,
         }],
+        redundancy: None,
     };
     // The daemons inherit the affinity of the thread that starts them.
     pin::this_thread(Role::UnderTest)?;

@@ -56,6 +56,8 @@ pub struct CryptoMap {
     pub inbound: StaticSa,
     /// To the peer.
     pub outbound: StaticSa,
+    /// What a stale takeover does to the static SAs, `jump` or `hold`; by default the product's default.
+    pub stale_takeover: Option<&'static str>,
 }
 
 impl CryptoMap {
@@ -70,6 +72,7 @@ impl CryptoMap {
             protect: self.protect.iter().map(|&(local, remote)| (remote, local)).collect(),
             inbound: self.outbound.clone(),
             outbound: self.inbound.clone(),
+            stale_takeover: self.stale_takeover,
         }
     }
 }
@@ -87,6 +90,30 @@ pub struct Interface {
     pub virtual_mac: [u8; 6],
     /// Lower the MSS of TCP SYNs.
     pub mss_clamp: bool,
+    /// Neighbour that shows that the segment lives (F25).
+    pub witness: Option<Ipv4Addr>,
+}
+
+/// A way to the partner.
+#[derive(Clone, Debug)]
+pub struct PartnerPath {
+    /// Name.
+    pub name: &'static str,
+    /// A kernel address of this node.
+    pub local: Ipv4Addr,
+    /// The partner's.
+    pub remote: Ipv4Addr,
+}
+
+/// The partner of a node.
+#[derive(Clone, Debug)]
+pub struct Redundancy {
+    /// Its public key in hexadecimal, as `tandemctl node show` prints it on the partner.
+    pub partner_key: String,
+    /// Decides between two cold nodes (F22).
+    pub priority: u8,
+    /// Ways to it, the preferred one first.
+    pub paths: Vec<PartnerPath>,
 }
 
 /// Configuration of a gateway.
@@ -102,6 +129,8 @@ pub struct Settings {
     pub interfaces: Vec<Interface>,
     /// Crypto maps.
     pub maps: Vec<CryptoMap>,
+    /// The partner, where there is one.
+    pub redundancy: Option<Redundancy>,
 }
 
 /// Text form of a MAC address.
@@ -121,6 +150,20 @@ impl Settings {
              [dataplane]\nsocket = \"{folder}/dataplane.sock\"\nworkers = {}\nmax-sas = {}\n",
             self.name, self.workers, self.max_sas
         );
+        if let Some(redundancy) = &self.redundancy {
+            let _ = write!(
+                text,
+                "\n[redundancy]\npartner-key = \"{}\"\npriority = {}\n",
+                redundancy.partner_key, redundancy.priority
+            );
+            for path in &redundancy.paths {
+                let _ = write!(
+                    text,
+                    "[[redundancy.path]]\nname = \"{}\"\nlocal = \"{}\"\nremote = \"{}\"\n",
+                    path.name, path.local, path.remote
+                );
+            }
+        }
         for interface in &self.interfaces {
             let _ = write!(
                 text,
@@ -131,6 +174,9 @@ impl Settings {
                 mac_text(interface.virtual_mac),
                 interface.mss_clamp
             );
+            if let Some(witness) = interface.witness {
+                let _ = writeln!(text, "witness = \"{witness}\"");
+            }
         }
         for map in &self.maps {
             let protect: Vec<String> = map
@@ -147,6 +193,9 @@ impl Settings {
                 map.peer,
                 protect.join(", ")
             );
+            if let Some(action) = map.stale_takeover {
+                let _ = writeln!(text, "stale-takeover = \"{action}\"");
+            }
             for (direction, sa) in [("inbound", &map.inbound), ("outbound", &map.outbound)] {
                 let _ = write!(
                     text,
@@ -176,10 +225,12 @@ mod tests {
             protect: vec![("10.1.0.0/24".parse().expect("a net"), "10.2.0.0/24".parse().expect("a net"))],
             inbound: sa(1),
             outbound: sa(2),
+            stale_takeover: Some("hold"),
         };
         let mirrored = map.mirrored("a");
         assert_eq!((mirrored.local, mirrored.peer), (map.peer, map.local));
         assert_eq!((mirrored.inbound.spi, mirrored.outbound.spi), (2, 1));
         assert_eq!(mirrored.protect[0], (map.protect[0].1, map.protect[0].0));
+        assert_eq!(mirrored.stale_takeover, Some("hold"));
     }
 }

@@ -30,9 +30,9 @@ fn killed(run: &mut Run) -> Result<()> {
     let settings = |port| FlowSettings { from: HOST_A, to: ELSEWHERE, port, per_second: 200, payload: 100 };
     let mut outages = Vec::new();
     for kill in 0..kills {
-        let there = sites.start_flow(true, 6500, 1000, 200)?;
-        let back = sites.start_flow(false, 6501, 1000, 200)?;
-        let elsewhere = Flow::start(&sites.host_a, &sites.router, settings(6502))?;
+        let there = sites.net.start_flow(true, 6500, 1000, 200)?;
+        let back = sites.net.start_flow(false, 6501, 1000, 200)?;
+        let elsewhere = Flow::start(&sites.net.host_a, &sites.net.router, settings(6502))?;
         there.wait_for_arrivals(500, Duration::from_secs(10))?;
         back.wait_for_arrivals(100, Duration::from_secs(10))?;
         let passes = elsewhere.wait_for_arrivals(50, Duration::from_secs(3));
@@ -97,7 +97,7 @@ fn memory_lost(run: &mut Run) -> Result<()> {
     let mut sites = Sites::up(run, Options::default())?;
     let times = if run.full { 10 } else { 2 };
     for _ in 0..times {
-        let flow = sites.start_flow(true, 6510, 1000, 200)?;
+        let flow = sites.net.start_flow(true, 6510, 1000, 200)?;
         std::thread::sleep(Duration::from_secs(1));
         run.say("kill -9 of both processes of gateway A");
         sites.a.kill_control();

@@ -31,9 +31,10 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         protect: vec![(protected().0, prefix)],
         inbound: StaticSa::random(SPI, "aes128gcm16")?,
         outbound: StaticSa::random(0x6002, "aes128gcm16")?,
+        stale_takeover: None,
     };
     let mut sites = Sites::up(run, Options { more_a: vec![guest], ..Options::default() })?;
-    let from_mac = mac_text(sites.guest_a.mac("eth0")?);
+    let from_mac = mac_text(sites.net.guest_a.mac("eth0")?);
     let keys = sites.write_keys()?;
     let of_each: u32 = if run.full { 20_000 } else { 2_000 };
     run.say(format_args!("making {of_each} frames of each kind"));
@@ -41,7 +42,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         "hostile_frames.py",
         &[
             "--folder",
-            sites.folder().to_str().context("a path that is no UTF-8")?,
+            sites.net.folder().to_str().context("a path that is no UTF-8")?,
             "--keys",
             keys.to_str().context("a path that is no UTF-8")?,
             "--spi",
@@ -62,9 +63,9 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     )?;
     let kinds = kinds.as_array().context("no list of kinds")?;
     // The host takes what is authentic; otherwise it would answer with errors that quote it.
-    let _sink = sites.host_a.enter(|| Ok(UdpSocket::bind((HOST_A, 6667))?))?;
-    let inside = Capture::start(&sites.switch, sites.folder(), "in-a", "in-a", "")?;
-    let before = ping::ping(&sites.host_a, HOST_B, 5, &[])?;
+    let _sink = sites.net.host_a.enter(|| Ok(UdpSocket::bind((HOST_A, 6667))?))?;
+    let inside = Capture::start(&sites.net.switch, sites.net.folder(), "in-a", "in-a", "")?;
+    let before = ping::ping(&sites.net.host_a, HOST_B, 5, &[])?;
     run.check("ping between the sites before", before.is_whole(), before.summary());
 
     let mut all = Vec::new();
@@ -90,7 +91,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         welcome == of_each as usize,
         format!("{welcome} of {of_each}"),
     );
-    let after = ping::ping(&sites.host_a, HOST_B, 10, &[])?;
+    let after = ping::ping(&sites.net.host_a, HOST_B, 10, &[])?;
     run.check("ping between the sites afterwards", after.is_whole(), after.summary());
     let mut expectation = Expectation::of_sites(run, 20);
     expectation.protected.push((protected().0.to_string(), prefix.to_string()));
@@ -108,7 +109,7 @@ fn one_kind(run: &mut Run, sites: &Sites, kind: &Value, frames: &[Vec<u8>]) -> R
     // Answers of honest neighbours are counted there too.
     let shared = kind["shared"] == true;
     let before = sites.a.counters()?;
-    let sent = raw::send(&sites.guest_a, "eth0", frames, 20_000)?;
+    let sent = raw::send(&sites.net.guest_a, "eth0", frames, 20_000)?;
     let mut now = sites.a.counters()?.since(&before);
     for _ in 0..40 {
         if counters.iter().map(|name| now.any(name)).sum::<u64>() >= wanted {
@@ -153,7 +154,7 @@ fn flood(run: &mut Run, sites: &mut Sites, all: &[Vec<u8>]) -> Result<()> {
     let before = sites.a.counters()?;
     let (mut frames, mut seconds) = (0, 0.0);
     for _ in 0..rounds {
-        let sent = raw::send(&sites.guest_a, "eth0", &mixed, 0)?;
+        let sent = raw::send(&sites.net.guest_a, "eth0", &mixed, 0)?;
         frames += sent.frames;
         seconds += sent.elapsed.as_secs_f64();
     }

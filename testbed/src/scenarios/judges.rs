@@ -34,6 +34,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
             protect: vec![(protected().0, prefix)],
             inbound: StaticSa::random(0x7001, transform)?,
             outbound: StaticSa::random(0x7002, transform)?,
+            stale_takeover: None,
         };
         run.say(format_args!("{transform}"));
         let mut sites = Sites::up(run, Options { transform, more_a: vec![scapy], ..Options::default() })?;
@@ -41,14 +42,14 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         let keys = keys.to_str().context("a path that is no UTF-8")?;
         let oracle = script("esp_oracle.py");
         let oracle = oracle.to_str().context("a path that is no UTF-8")?;
-        let mut peer = sites.guest_b.start(
+        let mut peer = sites.net.guest_b.start(
             "scapy-peer",
             PYTHON,
             &[oracle, "respond", "--address", &GUEST_B.to_string(), "--keys", keys],
         )?;
         peer.wait_for_log("listening", Duration::from_secs(20))?;
         for (size, count) in [("0", 5), ("56", 20), ("57", 5), ("58", 5), ("59", 5), ("1390", 10)] {
-            let result = ping::ping(&sites.host_a, BEHIND_SCAPY, count, &["-s", size, "-i", "0.1"])?;
+            let result = ping::ping(&sites.net.host_a, BEHIND_SCAPY, count, &["-s", size, "-i", "0.1"])?;
             run.check(
                 &format!("{transform}: scapy answers an echo of {size} octets through its tunnel"),
                 result.is_whole(),
@@ -62,7 +63,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
             format!("{sealed} opened"),
         );
         drop(peer);
-        let result = ping::ping(&sites.host_a, HOST_B, 50, &[])?;
+        let result = ping::ping(&sites.net.host_a, HOST_B, 50, &[])?;
         run.check(&format!("{transform}: ping between the sites"), result.is_whole(), result.summary());
         let captures = sites.stop_captures()?;
         let capture = captures.first().context("no capture")?;

@@ -13,10 +13,11 @@ use std::time::Duration;
 pub(super) fn act(run: &mut Run) -> Result<()> {
     let mut sites = Sites::up(run, Options::default())?;
     let kills = if run.full { 20 } else { 3 };
-    let there = sites.start_flow(true, 6001, 1000, 200)?;
-    let back = sites.start_flow(false, 6002, 1000, 200)?;
+    let there = sites.net.start_flow(true, 6001, 1000, 200)?;
+    let back = sites.net.start_flow(false, 6002, 1000, 200)?;
     // The rate leaves the veth rings room: what the flows lose is not TCP's doing.
-    let tcp = Iperf::start(&sites.host_a, (&sites.host_b, HOST_B), 5201, 4 * kills + 2, &["-b", "50M"])?;
+    let tcp =
+        Iperf::start(&sites.net.host_a, (&sites.net.host_b, HOST_B), 5201, 4 * kills + 2, &["-b", "50M"])?;
     std::thread::sleep(Duration::from_secs(1));
     let first = states(&sites)?;
     let mut ready_ms: f64 = 0.0;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub(super) fn act(run: &mut Run) -> Result<()> {
     let mut sites = Sites::up(run, Options::default())?;
-    let (switch, gateway) = (sites.switch.clone(), sites.a.namespace.clone());
+    let (switch, gateway) = (sites.net.switch.clone(), sites.a.namespace.clone());
     let times = if run.full { 5 } else { 1 };
     // A cable that is pulled is the far end going down; a port that is shut is the near end, and takes
     // its static routes with it, which whoever shut it puts back.
@@ -23,8 +23,8 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     for _ in 0..times {
         for (name, namespace, device, afterwards) in flaps {
             run.say(format_args!("{name} goes down and comes back"));
-            let flow = sites.start_flow(true, 6400, 500, 100)?;
-            let back = sites.start_flow(false, 6401, 500, 100)?;
+            let flow = sites.net.start_flow(true, 6400, 500, 100)?;
+            let back = sites.net.start_flow(false, 6401, 500, 100)?;
             flow.wait_for_arrivals(250, Duration::from_secs(10))?;
             namespace.run(&format!("ip link set {device} down"))?;
             std::thread::sleep(Duration::from_secs(1));

@@ -38,6 +38,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
             protect: vec![(protected().0, remote(tunnel))],
             inbound: StaticSa::random(0x10_0000 + u32::from(tunnel), "aes128gcm16")?,
             outbound: StaticSa::random(0x20_0000 + u32::from(tunnel), "aes128gcm16")?,
+            stale_takeover: None,
         });
     }
     let mirrored = maps.iter().map(|map| map.mirrored(&map.name)).collect();
@@ -45,13 +46,13 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     let sites = Sites::up(run, Options { more_a: maps, more_b: mirrored, ..Options::default() })?;
     run.figure("ready_s", start.elapsed().as_secs_f64());
     // The far host holds every address of all remote prefixes.
-    sites.host_b.run("ip route add local 172.16.0.0/12 dev lo")?;
+    sites.net.host_b.run("ip route add local 172.16.0.0/12 dev lo")?;
     sites.b.namespace.run("ip route add 172.16.0.0/12 via 10.2.0.10")?;
-    let _echo = Echo::start(&sites.host_b, PORT)?;
+    let _echo = Echo::start(&sites.net.host_b, PORT)?;
     let addresses: Vec<Ipv4Addr> = (0..TUNNELS).map(host).collect();
     let rounds = if run.full { 100 } else { 5 };
     let per_second = 5000;
-    let answers = ask(&sites.host_a, HOST_A, PORT, &addresses, rounds, per_second)?;
+    let answers = ask(&sites.net.host_a, HOST_A, PORT, &addresses, rounds, per_second)?;
     let whole = addresses.iter().filter(|address| answers.get(address) == Some(&rounds)).count();
     let first_wrong = addresses
         .iter()

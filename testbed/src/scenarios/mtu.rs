@@ -36,7 +36,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
 
 fn pings(run: &mut Run, sites: &Sites) -> Result<()> {
     let fits = longest_inner(MTU);
-    for (way, from, to) in [("a_to_b", &sites.host_a, HOST_B), ("b_to_a", &sites.host_b, HOST_A)] {
+    for (way, from, to) in [("a_to_b", &sites.net.host_a, HOST_B), ("b_to_a", &sites.net.host_b, HOST_A)] {
         let size = |packet: u32| (packet - 28).to_string();
         let exact = ping::ping(from, to, 3, &["-M", "do", "-s", &size(fits)])?;
         run.check(&format!("{way}: a DF packet of {fits} octets passes"), exact.is_whole(), exact.summary());
@@ -70,7 +70,7 @@ fn datagrams(run: &mut Run, sites: &Sites) -> Result<()> {
     let seconds = if run.full { 10 } else { 2 };
     for (a_to_b, way) in [(true, "a_to_b"), (false, "b_to_a")] {
         for (payload, per_second) in [(1472, 500), (1500, 500), (9000, 100)] {
-            let flow = sites.start_flow(a_to_b, 6100, per_second, payload)?;
+            let flow = sites.net.start_flow(a_to_b, 6100, per_second, payload)?;
             std::thread::sleep(Duration::from_secs(seconds));
             let result = flow.stop()?;
             run.check(
@@ -85,13 +85,13 @@ fn datagrams(run: &mut Run, sites: &Sites) -> Result<()> {
 
 fn tcp(run: &mut Run, sites: &Sites, mss_clamp: bool, switch: &str) -> Result<()> {
     let at = [
-        ("a_to_b", &sites.host_a, &sites.host_b, HOST_B, "in-b", 5301),
-        ("b_to_a", &sites.host_b, &sites.host_a, HOST_A, "in-a", 5311),
+        ("a_to_b", &sites.net.host_a, &sites.net.host_b, HOST_B, "in-b", 5301),
+        ("b_to_a", &sites.net.host_b, &sites.net.host_a, HOST_A, "in-a", 5311),
     ];
     for (way, from, to, address, bridge, port) in at {
         let capture = Capture::start(
-            &sites.switch,
-            sites.folder(),
+            &sites.net.switch,
+            sites.net.folder(),
             &format!("syn-{switch}-{way}"),
             bridge,
             "tcp[13] & 2 != 0",
@@ -114,7 +114,7 @@ fn tcp(run: &mut Run, sites: &Sites, mss_clamp: bool, switch: &str) -> Result<()
             result.mbit > 1.0,
             format!("{:.0} Mbit/s, {} retransmits", result.mbit, result.retransmits),
         );
-        let download = http::download((to, address), from, sites.folder(), port + 1, 5_000_000)?;
+        let download = http::download((to, address), from, sites.net.folder(), port + 1, 5_000_000)?;
         run.check(
             &format!("{way}, {switch}: a download arrives as it was"),
             download.arrived == download.served,

@@ -19,17 +19,17 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         }
     }
     let moves: [(&str, &Namespace, &str, &str); 3] = [
-        ("host_b", &sites.host_b, "eth0", "02:00:00:00:bb:01"),
-        ("next_hop_of_a", &sites.router, "eth0", "02:00:00:00:cc:01"),
-        ("next_hop_of_b", &sites.router, "eth1", "02:00:00:00:cc:02"),
+        ("host_b", &sites.net.host_b, "eth0", "02:00:00:00:bb:01"),
+        ("next_hop_of_a", &sites.net.router, "eth0", "02:00:00:00:cc:01"),
+        ("next_hop_of_b", &sites.net.router, "eth1", "02:00:00:00:cc:02"),
     ];
     for (name, namespace, device, mac) in moves {
         run.say(format_args!("{name} changes its MAC and announces it"));
         change(run, &sites, name, namespace, device, mac, true)?;
     }
     for (name, namespace, device, mac) in [
-        ("host_b_silently", &sites.host_b, "eth0", "02:00:00:00:bb:02"),
-        ("next_hop_of_a_silently", &sites.router, "eth0", "02:00:00:00:cc:03"),
+        ("host_b_silently", &sites.net.host_b, "eth0", "02:00:00:00:bb:02"),
+        ("next_hop_of_a_silently", &sites.net.router, "eth0", "02:00:00:00:cc:03"),
     ] {
         run.say(format_args!("{name}: without an announcement"));
         change(run, &sites, name, namespace, device, mac, false)?;
@@ -49,7 +49,7 @@ fn change(
 ) -> Result<()> {
     namespace.sysctl("net/ipv4/conf/all/arp_notify", if announced { "1" } else { "0" })?;
     namespace.sysctl(&format!("net/ipv4/conf/{device}/arp_notify"), if announced { "1" } else { "0" })?;
-    let flow = sites.start_flow(true, 6200, 500, 100)?;
+    let flow = sites.net.start_flow(true, 6200, 500, 100)?;
     flow.wait_for_arrivals(250, Duration::from_secs(5))?;
     // Past the second in which a kernel believes no second change of the same neighbour.
     std::thread::sleep(Duration::from_millis(1200));
@@ -65,7 +65,7 @@ fn change(
         resumed && result.longest_gap_ms < limit_ms && result.repeated == 0 && result.damaged == 0,
         result.summary(),
     );
-    for (from, to) in [(&sites.host_a, HOST_B), (&sites.host_b, HOST_A)] {
+    for (from, to) in [(&sites.net.host_a, HOST_B), (&sites.net.host_b, HOST_A)] {
         let ping = ping::ping(from, to, 5, &[])?;
         run.check(&format!("{name}: ping to {to} afterwards"), ping.received >= 4, ping.summary());
     }

@@ -12,12 +12,16 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     let sites = Sites::up(run, Options { capture_b: true, ..Options::default() })?;
     let gateway = sites.a.namespace.clone();
     let times = if run.full { 10 } else { 2 };
-    let flow = sites.start_flow(true, 6300, 1000, 200)?;
+    let flow = sites.net.start_flow(true, 6300, 1000, 200)?;
     flow.wait_for_arrivals(500, Duration::from_secs(5))?;
     for time in 0..times {
         for (route, router, name) in [
-            ("198.51.100.0/24 via 192.0.2.253", &sites.router2, "a more specific route by the second router"),
-            ("198.51.100.0/24 via 192.0.2.254", &sites.router, "the same route by the first router"),
+            (
+                "198.51.100.0/24 via 192.0.2.253",
+                &sites.net.router2,
+                "a more specific route by the second router",
+            ),
+            ("198.51.100.0/24 via 192.0.2.254", &sites.net.router, "the same route by the first router"),
         ] {
             let (before, _) = router.octets("eth0")?;
             gateway.run(&format!("ip route replace {route}"))?;
@@ -59,7 +63,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         let before = sites.a.counters()?;
         gateway.run(add)?;
         std::thread::sleep(Duration::from_millis(300));
-        let flow = sites.start_flow(true, 6301, 500, 100)?;
+        let flow = sites.net.start_flow(true, 6301, 500, 100)?;
         std::thread::sleep(Duration::from_secs(1));
         let arrived = flow.received();
         let dropped = sites.a.counters()?.since(&before).dropped(reason);

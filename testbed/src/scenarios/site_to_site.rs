@@ -11,8 +11,8 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     let sites = Sites::up(run, Options::default())?;
     let seconds = if run.full { 10 } else { 3 };
     let ends = [
-        ("a_to_b", &sites.host_a, HOST_A, &sites.host_b, HOST_B, 5201),
-        ("b_to_a", &sites.host_b, HOST_B, &sites.host_a, HOST_A, 5211),
+        ("a_to_b", &sites.net.host_a, HOST_A, &sites.net.host_b, HOST_B, 5201),
+        ("b_to_a", &sites.net.host_b, HOST_B, &sites.net.host_a, HOST_A, 5211),
     ];
     for (way, from, _, _, to_address, _) in ends {
         let result = ping::ping(from, to_address, 20, &[])?;
@@ -20,23 +20,23 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         run.figure(&format!("{way}_ping_ms"), result.round_trip_ms.unwrap_or(f64::NAN));
     }
     for (namespace, address, what) in [
-        (&sites.host_a, INSIDE_A, "gateway A's inside virtual address answers its host"),
-        (&sites.host_b, INSIDE_B, "gateway B's inside virtual address answers its host"),
-        (&sites.router, OUTSIDE_A, "gateway A's outside virtual address answers the router"),
-        (&sites.router, OUTSIDE_B, "gateway B's outside virtual address answers the router"),
+        (&sites.net.host_a, INSIDE_A, "gateway A's inside virtual address answers its host"),
+        (&sites.net.host_b, INSIDE_B, "gateway B's inside virtual address answers its host"),
+        (&sites.net.router, OUTSIDE_A, "gateway A's outside virtual address answers the router"),
+        (&sites.net.router, OUTSIDE_B, "gateway B's outside virtual address answers the router"),
     ] {
         let result = ping::ping(namespace, address, 5, &[])?;
         run.check(what, result.is_whole(), result.summary());
     }
-    let elsewhere = ping::ping(&sites.host_a, ELSEWHERE, 5, &[])?;
+    let elsewhere = ping::ping(&sites.net.host_a, ELSEWHERE, 5, &[])?;
     run.check(
         "traffic that no policy protects goes its way in clear",
         elsewhere.is_whole(),
         elsewhere.summary(),
     );
     for (from, to, near, far, icmp) in [
-        (&sites.host_a, HOST_B, INSIDE_A, [INSIDE_B, OUTSIDE_B], false),
-        (&sites.host_b, HOST_A, INSIDE_B, [INSIDE_A, OUTSIDE_A], true),
+        (&sites.net.host_a, HOST_B, INSIDE_A, [INSIDE_B, OUTSIDE_B], false),
+        (&sites.net.host_b, HOST_A, INSIDE_B, [INSIDE_A, OUTSIDE_A], true),
     ] {
         let hops = ping::traceroute(from, to, icmp)?;
         let as_expected = hops.len() == 3
@@ -67,7 +67,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         let download = http::download(
             (from, if way == "a_to_b" { HOST_A } else { HOST_B }),
             to,
-            sites.folder(),
+            sites.net.folder(),
             port + 2,
             octets,
         )?;
