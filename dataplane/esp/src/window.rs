@@ -18,9 +18,11 @@
 //! With several cores, a number can also be too old because a higher one was accepted whose top is not yet
 //! visible. No number is ever accepted twice.
 //!
-//! The words are never reset while a key lives (F8).
+//! The words are never reset while a key lives (F8). What a partner has accepted is added to them: [`merge`] takes
+//! the union with one of its words, [`see_all_up_to`] counts a whole beginning as seen (F40). Both only ever refuse
+//! more, and both may run while other cores accept.
 
-use tandem_shm::WINDOW_WORDS;
+use tandem_shm::{HotIn, WINDOW_WORDS};
 
 use crate::AtomicWord;
 
@@ -111,4 +113,79 @@ pub fn accept<W: AtomicWord, const N: usize>(top: &W, words: &[W; N], sequence: 
         top.raise(sequence);
     }
     Verdict::Fresh
+}
+
+/// A window as it was: `words` hold `top` and every number that was accepted before the call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot<const N: usize> {
+    /// Highest number accepted; a word may hold a higher one, whose core had not raised the top yet.
+    pub top: u64,
+    /// The words, as [`merge`] takes them.
+    pub words: [u64; N],
+}
+
+/// Reads a window that other cores go on using.
+#[must_use]
+pub fn snapshot<W: AtomicWord, const N: usize>(top: &W, words: &[W; N]) -> Snapshot<N> {
+    // The top first: a core raises it after it has set its bit, so that the words read below hold it.
+    let top = top.load_acquire();
+    Snapshot { top, words: core::array::from_fn(|index| words[index].load_acquire()) }
+}
+
+/// The window of an SA's hot state, as it is now.
+#[must_use]
+pub fn snapshot_of(hot: &HotIn) -> Snapshot<WINDOW_WORDS> {
+    snapshot(&hot.top, &hot.window)
+}
+
+/// Adds what a partner's word `theirs` at `index` holds: numbers of the same block are joined, a newer block (RFC
+/// 1982) takes the place of an older one, an older one adds nothing. For the union of two windows merge every word
+/// and [`raise_top`] to the partner's.
+///
+/// Once it has returned, no core accepts a number that `theirs` holds. A word in which nothing was ever accepted, one
+/// whose block does not belong to `index`, and an `index` beyond the window change nothing.
+pub fn merge<W: AtomicWord, const N: usize>(words: &[W; N], index: usize, theirs: u64) {
+    const { assert!(N >= 2 && N.is_power_of_two(), "block numbers wrap at 2^32") };
+    let Some(word) = words.get(index) else { return };
+    let (block, bits) = ((theirs >> BLOCK) as u32, theirs & u64::from(u32::MAX));
+    if bits == 0 || block as usize % N != index {
+        return;
+    }
+    let mut seen = word.load_acquire();
+    loop {
+        // An older block is refused by its newer one already.
+        let Ok(ours) = bits_of(seen, block, 0) else { return };
+        if ours | bits == ours {
+            return;
+        }
+        match word.exchange(seen, u64::from(block) << BLOCK | ours | bits) {
+            Ok(_) => return,
+            Err(now) => seen = now,
+        }
+    }
+}
+
+/// Raises the top to `value`; a lower one changes nothing.
+pub fn raise_top<W: AtomicWord>(top: &W, value: u64) {
+    if top.load_acquire() < value {
+        top.raise(value);
+    }
+}
+
+/// Counts every number up to `last` as accepted (F40: what lay on disk covers them; F24: a jump). Once it has
+/// returned, [`check`] and [`accept`] refuse each of them; what the window says of higher numbers stays as it was,
+/// except that they make room as after an accepted number `last`.
+pub fn see_all_up_to<W: AtomicWord, const N: usize>(top: &W, words: &[W; N], last: u64) {
+    if last == 0 {
+        return;
+    }
+    let newest = last / BLOCK;
+    // Everything up to and including `last`, of its own block.
+    let begun = u64::from(u32::MAX) >> (BLOCK - 1 - last % BLOCK);
+    for back in 0..N as u64 {
+        let Some(block) = newest.checked_sub(back) else { break };
+        let bits = if back == 0 { begun } else { u64::from(u32::MAX) };
+        merge(words, (block % N as u64) as usize, u64::from(block as u32) << BLOCK | bits);
+    }
+    raise_top(top, last);
 }

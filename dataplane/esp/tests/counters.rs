@@ -14,7 +14,9 @@ use tandem_shm::HotState;
 
 fn hot() -> HotState {
     let hot = HotState::create(1).expect("a memfd");
-    hot.outbound(0).expect("slot 0").lease_end.store(u64::MAX, Relaxed);
+    let out = hot.outbound(0).expect("slot 0");
+    out.lease_end.store(u64::MAX, Relaxed);
+    out.limit.store(u64::MAX, Relaxed);
     hot
 }
 
@@ -54,10 +56,10 @@ fn numbers_begin_at_one_and_follow_each_other() {
     let hot = hot();
     let out = hot.outbound(0).expect("slot 0");
     assert_eq!(taken(out), 0);
-    assert_eq!(take(out, 1), Ok(1..2));
-    assert_eq!(take(out, 64), Ok(2..66));
-    assert_eq!(take(out, 0), Ok(66..66));
-    assert_eq!(take(out, 3), Ok(66..69));
+    assert_eq!(take(out, 1, true), Ok(1..2));
+    assert_eq!(take(out, 64, true), Ok(2..66));
+    assert_eq!(take(out, 0, true), Ok(66..66));
+    assert_eq!(take(out, 3, true), Ok(66..69));
     assert_eq!(taken(out), 68);
 }
 
@@ -66,17 +68,17 @@ fn numbers_end_at_the_last_of_32_bits_and_stay_ended() {
     let hot = hot();
     let out = hot.outbound(0).expect("slot 0");
     out.next.store(LAST - 10, Relaxed);
-    assert_eq!(take(out, 4), Ok(LAST - 9..LAST - 5));
-    assert_eq!(take(out, 64), Ok(LAST - 5..LAST + 1), "as many as there are");
+    assert_eq!(take(out, 4, true), Ok(LAST - 9..LAST - 5));
+    assert_eq!(take(out, 64, true), Ok(LAST - 5..LAST + 1), "as many as there are");
     for _ in 0..1000 {
-        assert_eq!(take(out, 64), Err(Exhausted::Numbers));
+        assert_eq!(take(out, 64, true), Err(Exhausted::Numbers));
     }
     assert_eq!(taken(out), LAST);
     assert_eq!(sequence::LAST, u64::from(u32::MAX));
     // Whatever a predecessor has left.
     for stored in [LAST + 1, LAST + 64, u64::MAX - 1, u64::MAX] {
         out.next.store(stored, Relaxed);
-        assert_eq!(take(out, u32::MAX), Err(Exhausted::Numbers));
+        assert_eq!(take(out, u32::MAX, true), Err(Exhausted::Numbers));
         assert_eq!(out.next.load(Relaxed), stored);
         assert_eq!(taken(out), LAST);
     }
@@ -87,19 +89,66 @@ fn numbers_wait_at_the_end_of_the_lease_and_go_on_behind_it() {
     let hot = hot();
     let out = hot.outbound(0).expect("slot 0");
     out.lease_end.store(100, Relaxed);
-    assert_eq!(take(out, 64), Ok(1..65));
-    assert_eq!(take(out, 64), Ok(65..101), "up to the end");
+    assert_eq!(take(out, 64, true), Ok(1..65));
+    assert_eq!(take(out, 64, true), Ok(65..101), "up to the end");
     for _ in 0..1000 {
-        assert_eq!(take(out, 64), Err(Exhausted::Lease));
+        assert_eq!(take(out, 64, true), Err(Exhausted::Lease));
     }
     assert_eq!(taken(out), 100, "waiting uses nothing up");
     out.lease_end.store(200, Relaxed);
-    assert_eq!(take(out, 64), Ok(101..165));
+    assert_eq!(take(out, 64, true), Ok(101..165));
     out.lease_end.store(0, Relaxed);
-    assert_eq!(take(out, 1), Err(Exhausted::Lease));
+    assert_eq!(take(out, 1, true), Err(Exhausted::Lease));
     out.lease_end.store(LAST, Relaxed);
     out.next.store(LAST, Relaxed);
-    assert_eq!(take(out, 1), Err(Exhausted::Numbers), "a lease to the last number is no reason to wait");
+    assert_eq!(
+        take(out, 1, true),
+        Err(Exhausted::Numbers),
+        "a lease to the last number is no reason to wait"
+    );
+}
+
+#[test]
+fn lease_binds_only_while_handling_is_strict() {
+    let hot = hot();
+    let out = hot.outbound(0).expect("slot 0");
+    out.lease_end.store(10, Relaxed);
+    assert_eq!(take(out, 64, true), Ok(1..11));
+    assert_eq!(take(out, 64, true), Err(Exhausted::Lease));
+    assert_eq!(take(out, 64, false), Ok(11..75), "alone needs no lease");
+    assert_eq!(take(out, 1, true), Err(Exhausted::Lease));
+    out.lease_end.store(0, Relaxed);
+    assert_eq!(take(out, 1, false), Ok(75..76));
+}
+
+#[test]
+fn limit_binds_in_every_handling_and_says_by_name_what_is_missing() {
+    for strict in [false, true] {
+        let hot = hot();
+        let out = hot.outbound(0).expect("slot 0");
+        out.limit.store(0, Relaxed);
+        assert_eq!(take(out, 64, strict), Err(Exhausted::Held));
+        assert_eq!(taken(out), 0, "a held SA uses nothing up");
+        out.limit.store(100, Relaxed);
+        assert_eq!(take(out, 64, strict), Ok(1..65));
+        assert_eq!(take(out, 64, strict), Ok(65..101), "up to the limit");
+        assert_eq!(take(out, 64, strict), Err(Exhausted::Limit));
+        out.limit.store(120, Relaxed);
+        assert_eq!(take(out, 64, strict), Ok(101..121));
+        out.limit.store(0, Relaxed);
+        assert_eq!(take(out, 64, strict), Err(Exhausted::Held), "held later");
+        out.limit.store(LAST, Relaxed);
+        out.next.store(LAST, Relaxed);
+        assert_eq!(take(out, 1, strict), Err(Exhausted::Numbers));
+    }
+    let hot = hot();
+    let out = hot.outbound(0).expect("slot 0");
+    out.lease_end.store(10, Relaxed);
+    out.limit.store(20, Relaxed);
+    assert_eq!((take(out, 64, true), take(out, 1, true)), (Ok(1..11), Err(Exhausted::Lease)));
+    out.lease_end.store(30, Relaxed);
+    out.limit.store(20, Relaxed);
+    assert_eq!((take(out, 64, true), take(out, 1, true)), (Ok(11..21), Err(Exhausted::Limit)));
 }
 
 /// Takes from several cores until nothing is left, and says what each number was given how often.
@@ -113,7 +162,7 @@ fn takes_of_cores(hot: &HotState, cores: u32) -> Vec<u64> {
                     start.wait();
                     let out = hot.outbound(0).expect("slot 0");
                     let mut numbers = Vec::new();
-                    while let Ok(run) = take(out, 1 + core * 13) {
+                    while let Ok(run) = take(out, 1 + core * 13, true) {
                         assert!(!run.is_empty());
                         numbers.extend(run);
                     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use proptest::prelude::*;
-use tandem_esp::window::{BLOCK, Verdict, WINDOW, accept, check, covered};
+use tandem_esp::window::{self, BLOCK, Verdict, WINDOW, accept, check, covered};
 use tandem_shm::WINDOW_WORDS;
 
 struct Window<const N: usize> {
@@ -146,6 +146,161 @@ proptest! {
     ) {
         walk::<WINDOW_WORDS>((1 << 37) - below, &steps);
         walk::<4>((1 << 37) - below, &steps);
+    }
+}
+
+impl<const N: usize> Window<N> {
+    /// Merges the whole of another window, as a standby does with a record.
+    fn join(&self, other: &Window<N>) {
+        let theirs = window::snapshot(&other.top, &other.words);
+        for (index, word) in theirs.words.into_iter().enumerate() {
+            window::merge(&self.words, index, word);
+        }
+        window::raise_top(&self.top, theirs.top);
+    }
+}
+
+/// Numbers of two nodes: near each other, far apart, around the wrap of block numbers.
+fn numbers() -> impl Strategy<Value = (Vec<u64>, Vec<u64>)> {
+    let near = |base: u64| proptest::collection::vec((0..600u64).prop_map(move |by| base + by), 0..150);
+    (prop_oneof![Just(1), 2..5000u64, Just((1 << 37) - 300), Just((1 << 32) - 300)], 0..3u64, 0..1500u64)
+        .prop_flat_map(move |(base, which, apart)| {
+            let (ours, theirs) = if which == 0 { (base, base + apart) } else { (base + apart, base) };
+            (near(ours), near(theirs))
+        })
+}
+
+/// Accepts `numbers` and answers those that were fresh.
+fn feed<const N: usize>(window: &Window<N>, numbers: &[u64]) -> HashSet<u64> {
+    numbers.iter().copied().filter(|number| window.accept(*number) == Verdict::Fresh).collect()
+}
+
+/// A window that is at `base` as one that has worked all the way up to it.
+fn at<const N: usize>(base: u64) -> Window<N> {
+    let window = Window::<N>::new();
+    let mut stone = 0;
+    while stone + (1 << 34) < base {
+        stone += 1 << 34;
+        window::see_all_up_to(&window.top, &window.words, stone);
+    }
+    window
+}
+
+fn union_is_the_model<const N: usize>(base: u64, ours: &[u64], theirs: &[u64]) {
+    let (window, other) = (at::<N>(base), at::<N>(base));
+    let mut seen = feed(&window, ours);
+    seen.extend(feed(&other, theirs));
+    let top = window.top.load(Ordering::Relaxed).max(other.top.load(Ordering::Relaxed));
+    window.join(&other);
+    assert_eq!(window.top.load(Ordering::Relaxed), top);
+    let after = window.state();
+    window.join(&other);
+    assert_eq!(window.state(), after, "once more changes nothing");
+    // Everything that either has seen is refused; of the rest exactly what lies below the window.
+    let low = seen.iter().min().map_or(1, |low| low.saturating_sub(100).max(1));
+    for number in low..low + 3000 {
+        let verdict = check(&window.top, &window.words, number);
+        if seen.contains(&number) {
+            assert_ne!(verdict, Verdict::Fresh, "{number} was seen, top {top}");
+        } else if number + covered(N) > top && !(base > 1 << 34 && number <= base - (1 << 30)) {
+            assert_eq!(verdict, Verdict::Fresh, "{number} was seen by nobody, top {top}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Also for words in an order of their own and come twice: the union does not depend on it.
+    #[test]
+    fn merged_window_refuses_the_union_and_nothing_else((ours, theirs) in numbers()) {
+        let base = ours.iter().chain(&theirs).copied().min().unwrap_or(1);
+        union_is_the_model::<WINDOW_WORDS>(base, &ours, &theirs);
+        union_is_the_model::<4>(base, &ours, &theirs);
+    }
+
+    #[test]
+    fn merge_knows_no_order((ours, theirs) in numbers()) {
+        let base = ours.iter().chain(&theirs).copied().min().unwrap_or(1);
+        let pair = || {
+            let (a, b) = (at::<8>(base), at::<8>(base));
+            feed(&a, &ours);
+            feed(&b, &theirs);
+            (a, b)
+        };
+        let ((a, b), (c, d)) = (pair(), pair());
+        a.join(&b);
+        d.join(&c);
+        prop_assert_eq!(a.state(), d.state());
+    }
+
+    /// No word that a partner could send lets a number in that was seen before.
+    #[test]
+    fn no_word_of_a_partner_forgets_what_was_seen(
+        ours in proptest::collection::vec(1..2000u64, 1..100),
+        words in proptest::collection::vec((0..80usize, any::<u64>()), 0..50),
+        small in proptest::collection::vec((0..80usize, 0..200u64, any::<u32>()), 0..50),
+    ) {
+        let window = Window::<WINDOW_WORDS>::new();
+        let seen = feed(&window, &ours);
+        let small = small.into_iter().map(|(index, block, bits)| (index, block << BLOCK | u64::from(bits)));
+        for (index, word) in words.into_iter().chain(small) {
+            // A block more than 2^31 ahead reads as older (RFC 1982); no number of an SA comes that far (F15).
+            window::merge(&window.words, index, word & !(1 << 63));
+            for number in &seen {
+                prop_assert_ne!(check(&window.top, &window.words, *number), Verdict::Fresh);
+            }
+        }
+    }
+
+    #[test]
+    fn every_number_up_to_a_seen_end_is_refused_and_those_beyond_are_not(
+        before in proptest::collection::vec(1..6000u64, 0..200),
+        last in 0..6000u64,
+    ) {
+        let window = Window::<WINDOW_WORDS>::new();
+        let seen = feed(&window, &before);
+        let top = window.top.load(Ordering::Relaxed).max(last);
+        window::see_all_up_to(&window.top, &window.words, last);
+        prop_assert_eq!(window.top.load(Ordering::Relaxed), top);
+        for number in 0..9000u64 {
+            let verdict = check(&window.top, &window.words, number);
+            if number <= last || seen.contains(&number) {
+                prop_assert_ne!(verdict, Verdict::Fresh, "{} of {}", number, last);
+            } else if number + u64::from(WINDOW) > top {
+                prop_assert_eq!(verdict, Verdict::Fresh, "{} beyond {}, top {}", number, last, top);
+            }
+        }
+    }
+}
+
+#[test]
+fn merge_ignores_what_is_no_word_of_that_place() {
+    let window = Window::<4>::new();
+    assert_eq!(window.accept(5 * BLOCK), Verdict::Fresh);
+    let before = window.state();
+    window::merge(&window.words, 4, 4 << BLOCK | 1);
+    window::merge(&window.words, usize::MAX, 4 << BLOCK | 1);
+    window::merge(&window.words, 1, 6 << BLOCK | 1);
+    window::merge(&window.words, 1, 9 << BLOCK);
+    window::merge(&window.words, 1, 1 << BLOCK | 0xff);
+    assert_eq!(window.state(), before);
+    window::merge(&window.words, 1, 5 << BLOCK | 2);
+    assert_eq!(window.state().1[1], 5 << BLOCK | 3);
+    window::merge(&window.words, 1, 9 << BLOCK | 4);
+    assert_eq!(window.state().1[1], 9 << BLOCK | 4);
+    assert_eq!(window.accept(5 * BLOCK), Verdict::TooOld);
+}
+
+#[test]
+fn seen_end_holds_at_the_edges_of_blocks_and_at_the_last_numbers() {
+    for last in [0, 1, 31, 32, 33, 2047, 2048, 2049, u64::from(u32::MAX) - 1, u64::from(u32::MAX)] {
+        let window = Window::<WINDOW_WORDS>::new();
+        window::see_all_up_to(&window.top, &window.words, last);
+        for number in last.saturating_sub(5000)..=last {
+            assert_ne!(check(&window.top, &window.words, number), Verdict::Fresh, "{number} of {last}");
+        }
+        assert_eq!(window.accept(last + 1), Verdict::Fresh, "{last}");
     }
 }
 

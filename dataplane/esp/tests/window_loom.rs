@@ -137,6 +137,113 @@ fn exactly(before: &'static [u64], cores: [&'static [u64]; 2], fresh: &'static [
     });
 }
 
+/// A word of block `block` with `bits`, as a partner sends it.
+fn word(block: u64, bits: u64) -> u64 {
+    block << BLOCK | bits
+}
+
+/// A core accepts `number` while another merges `theirs` into word `index`, and looks again after that. Answers of the
+/// racing core are free unless it saw that the merge was over; nobody accepts the number after it.
+fn merge_against_accept(before: &'static [u64], number: u64, index: usize, theirs: u64) {
+    loom::model(move || {
+        let window = Arc::new(Window::new());
+        before.iter().for_each(|sequence| assert_eq!(window.accept(*sequence), Verdict::Fresh));
+        let merged = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+        let core = {
+            let (window, merged) = (Arc::clone(&window), Arc::clone(&merged));
+            thread::spawn(move || {
+                let over = merged.load(Ordering::Acquire);
+                (over, window.accept(number))
+            })
+        };
+        window::merge(&window.words, index, theirs);
+        merged.store(true, Ordering::Release);
+        assert_ne!(window.accept(number), Verdict::Fresh, "the merged word holds it");
+        let (over, verdict) = core.join().expect("the core finishes");
+        assert!(!over || verdict != Verdict::Fresh, "accepted after the merge");
+        assert_ne!(window.accept(number), Verdict::Fresh);
+        for sequence in before {
+            assert_ne!(window.accept(*sequence), Verdict::Fresh, "what was seen stays seen");
+        }
+    });
+}
+
+#[test]
+fn number_of_a_merged_word_is_accepted_only_before_the_merge() {
+    merge_against_accept(&[], 5, 0, word(0, 1 << 5));
+    merge_against_accept(&[1], 2 * BLOCK + 5, 0, word(2, 1 << 5 | 1 << 6));
+    merge_against_accept(&[2 * BLOCK], 2 * BLOCK + 5, 0, word(2, 1 << 5));
+    merge_against_accept(&[BLOCK], 3 * BLOCK, 1, word(3, 1));
+}
+
+/// A merge and accepted numbers of the same word: both are kept, whichever block is the newer one.
+#[test]
+fn merge_and_accepted_numbers_lose_nothing_of_each_other() {
+    for (theirs, held) in [(word(0, 1 << 3), 3), (word(2, 1 << 3), 2 * BLOCK + 3), (word(4, 1), 4 * BLOCK)] {
+        loom::model(move || {
+            let window = Arc::new(Window::new());
+            let core = {
+                let window = Arc::clone(&window);
+                thread::spawn(move || {
+                    [5, 2 * BLOCK + 5]
+                        .into_iter()
+                        .filter(|n| window.accept(*n) == Verdict::Fresh)
+                        .collect::<Vec<_>>()
+                })
+            };
+            window::merge(&window.words, 0, theirs);
+            let accepted = core.join().expect("the core finishes");
+            for sequence in accepted.into_iter().chain([held]) {
+                assert_ne!(window.accept(sequence), Verdict::Fresh, "{sequence}");
+            }
+        });
+    }
+}
+
+/// Numbers of a beginning that counts as seen, against a core that accepts some of them and some beyond.
+#[test]
+fn nothing_up_to_a_seen_end_is_accepted_after_it() {
+    for last in [BLOCK - 1, BLOCK + 3, 3 * BLOCK] {
+        loom::model(move || {
+            let window = Arc::new(Window::new());
+            let core = {
+                let window = Arc::clone(&window);
+                thread::spawn(move || [last, last + 1].map(|number| window.accept(number)))
+            };
+            window::see_all_up_to(&window.top, &window.words, last);
+            assert_ne!(window.accept(last), Verdict::Fresh);
+            let [_, beyond] = core.join().expect("the core finishes");
+            assert_eq!(beyond, Verdict::Fresh, "what lies beyond is not refused");
+            assert_eq!(window.accept(last + 1), Verdict::Replayed);
+            for sequence in 0..=last {
+                assert_ne!(window.accept(sequence), Verdict::Fresh, "{sequence}");
+            }
+        });
+    }
+}
+
+/// A snapshot that is taken after a number was accepted holds it, and its words hold its top.
+#[test]
+fn snapshot_holds_its_top_and_what_came_before_it() {
+    loom::model(|| {
+        let window = Arc::new(Window::new());
+        assert_eq!(window.accept(7), Verdict::Fresh);
+        let core = {
+            let window = Arc::clone(&window);
+            thread::spawn(move || [2 * BLOCK, BLOCK].map(|number| window.accept(number)))
+        };
+        let snapshot = window::snapshot(&window.top, &window.words);
+        let copy = Window::new();
+        for (index, theirs) in snapshot.words.into_iter().enumerate() {
+            window::merge(&copy.words, index, theirs);
+        }
+        window::raise_top(&copy.top, snapshot.top);
+        assert_ne!(copy.accept(7), Verdict::Fresh);
+        assert_ne!(copy.accept(snapshot.top), Verdict::Fresh, "the words hold the top");
+        let _ = core.join().expect("the core finishes");
+    });
+}
+
 #[test]
 fn one_number_on_two_cores_is_fresh_exactly_once() {
     exactly(&[], [&[5], &[5]], &[5]);

@@ -16,7 +16,7 @@ use tandem_api::counters::{Counter, DropReason};
 use tandem_api::types::Side;
 use tandem_esp::sequence;
 use tandem_esp::{IvSource, SaOut};
-use tandem_shm::{HotHeader, HotOut};
+use tandem_shm::{Handling, HotHeader, HotOut};
 use tandem_wire::{icmp, ipv4, tcp};
 use tandem_xsk::{BURST, Frame};
 
@@ -152,6 +152,7 @@ impl<'r> Round<'r> {
         let mut failed: [Option<DropReason>; BURST] = [None; BURST];
         let umem = self.io.umem;
         let header = self.shared.hot.header();
+        let strict = Handling::of_word(header.handling.load(Ordering::Acquire)) == Handling::Strict;
         let mut jobs: ArrayVec<SealJob<'_>, BURST> = ArrayVec::new();
         let mut index = 0;
         for run in waiting.chunk_by_mut(|a, b| core::ptr::eq(a.sa, b.sa)) {
@@ -159,7 +160,7 @@ impl<'r> Round<'r> {
             let (sa, hot) = (*sa, *hot);
             let count = run.len() as u64;
             // May be fewer numbers than packets: then those at the end get none.
-            let mut numbers = sequence::take(hot, count as u32).unwrap_or_default();
+            let mut numbers = sequence::take(hot, count as u32, strict).unwrap_or_default();
             let (mut packets, mut bytes) = (0, 0);
             for sealing in run.iter_mut() {
                 let inner_len = sealing.inner_len;
