@@ -1,6 +1,7 @@
 //! What goes into a node and what comes out of it.
 
 use tandem_lease::NodeNumber;
+pub use tandem_lease::{SaKey, Way};
 use tandem_shm::{HotState, Marks};
 
 /// A moment or a span in nanoseconds, on a clock that also runs while the machine is suspended (`CLOCK_BOOTTIME`).
@@ -71,26 +72,6 @@ impl Config {
             rejoin_max: 30_000 * MS,
         }
     }
-}
-
-/// Direction of an SA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Way {
-    /// Opened here.
-    In,
-    /// Sealed here.
-    Out,
-}
-
-/// An SA, as it is named to the partner (F8, F38).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SaKey {
-    /// Direction; equal on both nodes.
-    pub way: Way,
-    /// SPI.
-    pub spi: u32,
-    /// Fingerprint of the key.
-    pub fingerprint: u64,
 }
 
 /// What a stale takeover does with an SA (F24).

@@ -12,5 +12,4 @@ mod node;
 
 pub use node::{Malformed, Node, PathSet, Status};
 
-/// Longest message in octets: with its seal it fits into a UDP datagram of 1500 octets.
-pub const MESSAGE_MAX: usize = 1400;
+pub use tandem_lease::message::MESSAGE_MAX;

@@ -7,7 +7,12 @@
 //! then uses the term that came with it.
 
 mod file;
+pub mod message;
+pub mod mutant;
+pub mod numbers;
+mod sa;
 mod term;
 
-pub use file::{DecodeError, FILE_MAX, Pool, TermFile, Terms};
+pub use file::{DecodeError, FILE_MAX, Pool, PublicKey, TermFile, Terms};
+pub use sa::{SaKey, Way};
 pub use term::{NodeNumber, TermError};
