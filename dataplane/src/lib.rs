@@ -2,6 +2,7 @@
 //!
 //! [`pipeline`] is the hot path; [`worker`] runs it on a core; [`slow_path`] does what it cannot finish;
 //! [`sa_table`], [`policy`], [`fib`] and [`tables`] are what workers read; [`netlink`] follows the kernel;
+//! [`pair`] runs the machine that decides who is active;
 //! [`daemon`] puts it all together and serves the control process. [`harness`] runs the same pipeline over
 //! memory, without privileges.
 
@@ -11,6 +12,7 @@ pub mod daemon;
 pub mod fib;
 pub mod harness;
 pub mod netlink;
+pub mod pair;
 pub mod pipeline;
 pub mod policy;
 pub mod prefix_table;

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use tandem_api::dataplane::{Interface as Wanted, RING_SIZE, XdpMode};
 use tandem_api::types::{Mac, Side};
-use tandem_ebpf::{Mode, Prefix, Settings, SteerCounter, SteerProgram};
+use tandem_ebpf::{Mode, Prefix, RoleSwitch, Settings, SteerCounter, SteerProgram};
 use tandem_wire::ethernet::MacAddr;
 use tandem_xsk::{SocketConfig, UnicastMembership, ZeroCopy};
 
@@ -62,7 +62,9 @@ impl Interface {
         check_mtu(&wanted.name, link.mtu)?;
         let mut program = SteerProgram::load().context("cannot load the XDP program")?;
         let pin = around.bpffs.join(&wanted.name);
-        program.set_settings(&settings(wanted, link, around.active))?;
+        program.set_settings(&settings(wanted, link))?;
+        // The pair thread gives the role again as soon as it knows of the interface.
+        program.set_active(around.active)?;
         program.set_protected(around.protected)?;
         program.set_virtual_addresses(&addresses(wanted))?;
         program.set_own_addresses(around.own)?;
@@ -103,7 +105,7 @@ impl Interface {
         if wanted.virtual_mac != self.wanted.virtual_mac {
             self.membership = UnicastMembership::join(self.ifindex, wanted.virtual_mac.0)?;
         }
-        self.program.set_settings(&settings(wanted, link, around.active))?;
+        self.program.set_settings(&settings(wanted, link))?;
         self.program.set_protected(around.protected)?;
         self.program.set_virtual_addresses(&addresses(wanted))?;
         self.program.set_own_addresses(around.own)?;
@@ -131,6 +133,14 @@ impl Interface {
         }
         drop(program);
         close_sockets(port, workers);
+    }
+
+    /// What switches the role of its program from another thread.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub fn role_switch(&self) -> anyhow::Result<RoleSwitch> {
+        Ok(self.program.role_switch()?)
     }
 
     /// Decisions of the program, summed over CPUs.
@@ -167,13 +177,12 @@ fn addresses(wanted: &Wanted) -> Vec<Ipv4Addr> {
     wanted.virtual_addresses.iter().map(ipnet::Ipv4Net::addr).collect()
 }
 
-fn settings(wanted: &Wanted, link: &Link, active: bool) -> Settings {
+fn settings(wanted: &Wanted, link: &Link) -> Settings {
     Settings {
         side: match wanted.side {
             Side::Inside => tandem_ebpf::Side::Inside,
             Side::Outside => tandem_ebpf::Side::Outside,
         },
-        active,
         own_mac: link.mac.0,
         virtual_mac: Some(wanted.virtual_mac.0),
     }

@@ -137,6 +137,22 @@ pub fn write_gratuitous(frame: &mut [u8], mac: MacAddr, ip: Ipv4Addr) -> Option<
     write_frame(frame, MacAddr::BROADCAST, &packet)
 }
 
+/// Writes the frame that announces as [`write_gratuitous`] does, in the form of a reply, for those stations that learn
+/// from replies alone (RFC 5227 section 3). Returns [`FRAME_LEN`]; `None`, and nothing written, if `frame` is too short.
+#[must_use]
+pub fn write_gratuitous_reply(frame: &mut [u8], mac: MacAddr, ip: Ipv4Addr) -> Option<usize> {
+    let packet = Packet::new(OPERATION_REPLY, (mac, ip), (MacAddr::BROADCAST, ip));
+    write_frame(frame, MacAddr::BROADCAST, &packet)
+}
+
+/// Writes the frame by which `sender` asks all stations who has `target`; a sender of 0.0.0.0 makes it a probe (RFC 5227
+/// section 1.1). Returns [`FRAME_LEN`]; `None`, and nothing written, if `frame` is too short.
+#[must_use]
+pub fn write_request(frame: &mut [u8], sender: (MacAddr, Ipv4Addr), target: Ipv4Addr) -> Option<usize> {
+    let packet = Packet::new(OPERATION_REQUEST, sender, (MacAddr::ZERO, target));
+    write_frame(frame, MacAddr::BROADCAST, &packet)
+}
+
 fn write_frame(frame: &mut [u8], destination: MacAddr, packet: &Packet) -> Option<usize> {
     let frame = frame.get_mut(..FRAME_LEN)?;
     let header = ethernet::Header::new(destination, packet.sender_mac, ETHERTYPE_ARP);

@@ -100,6 +100,30 @@ proptest! {
         prop_assert_eq!((request.sender_mac, request.sender_ip.to_bits()), (OURS, ip));
         prop_assert_eq!(request.target_ip.to_bits(), ip);
     }
+
+    #[test]
+    fn an_announcement_in_reply_form_names_the_same_station_to_all(ip in model::host()) {
+        let mut frame = [0; arp::FRAME_LEN];
+        prop_assert_eq!(arp::write_gratuitous_reply(&mut frame, OURS, Ipv4Addr::from_bits(ip)), Some(42));
+        let (header, payload) = ethernet::parse(&frame).unwrap();
+        prop_assert_eq!(*header, ethernet::Header::new(MacAddr::BROADCAST, OURS, ETHERTYPE_ARP));
+        let reply = arp::parse(payload).unwrap();
+        prop_assert_eq!(reply.operation.get(), arp::OPERATION_REPLY);
+        prop_assert_eq!((reply.sender_mac, reply.sender_ip.get()), (OURS, ip));
+        prop_assert_eq!(reply.target_ip.get(), ip);
+    }
+
+    #[test]
+    fn a_question_is_one_that_can_be_answered(sender in model::host(), target in model::host()) {
+        let mut frame = [0; arp::FRAME_LEN];
+        let asked = (OURS, Ipv4Addr::from_bits(sender));
+        prop_assert_eq!(arp::write_request(&mut frame, asked, Ipv4Addr::from_bits(target)), Some(42));
+        let (header, payload) = ethernet::parse(&frame).unwrap();
+        prop_assert_eq!(*header, ethernet::Header::new(MacAddr::BROADCAST, OURS, ETHERTYPE_ARP));
+        let request = arp::parse_request(payload).unwrap();
+        prop_assert_eq!((request.sender_mac, request.sender_ip.to_bits()), (OURS, sender));
+        prop_assert_eq!(request.target_ip.to_bits(), target);
+    }
 }
 
 #[test]
