@@ -1,8 +1,13 @@
-//! The term file: what is on disk, and how terms are taken from it (`failover.md` F2).
+//! The term file: what is on disk, and how terms and incarnations are taken from it (`failover.md` F1, F2).
 
 use crate::term::{NodeNumber, TermError};
-use sha2::{Digest, Sha256};
-use std::fmt::Write;
+
+mod codec;
+
+pub use codec::DecodeError;
+
+/// Public node key of a partner (X25519).
+pub type PublicKey = [u8; 32];
 
 /// Longest term file in octets.
 pub const FILE_MAX: usize = 1024;
@@ -10,7 +15,6 @@ pub const FILE_MAX: usize = 1024;
 const AHEAD: u64 = 16;
 /// Fewer terms left are an alarm.
 const ALARM: u64 = 4;
-const FORMAT: &str = "tandem-terms 1";
 
 /// May reserved terms have been taken without a note in the file?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,9 @@ pub struct TermFile {
     taken: u64,
     reserved: u64,
     pool: Pool,
+    incarnation: u64,
+    reign: u64,
+    partner: Option<PublicKey>,
 }
 
 /// Terms that can be taken without a write, from a [`TermFile`] that is on disk with [`Pool::Open`].
@@ -47,7 +54,22 @@ impl TermFile {
     /// The first file of a node. No term was taken, 16 are reserved.
     #[must_use]
     pub fn new(file_id: [u8; 16], node: NodeNumber) -> Self {
-        Self { file_id, node, taken: 0, reserved: 2 * AHEAD, pool: Pool::Closed }
+        Self {
+            file_id,
+            node,
+            taken: 0,
+            reserved: 2 * AHEAD,
+            pool: Pool::Closed,
+            incarnation: 0,
+            reign: 0,
+            partner: None,
+        }
+    }
+
+    /// May terms of this file have been used? An open pool counts: a data plane may have taken from it.
+    #[must_use]
+    pub fn ever_used(&self) -> bool {
+        self.taken > 0 || self.pool == Pool::Open
     }
 
     /// Highest term that is known to be taken; 0 for none.
@@ -60,6 +82,24 @@ impl TermFile {
     #[must_use]
     pub fn reserved(&self) -> u64 {
         self.reserved
+    }
+
+    /// Newest incarnation of this node's memory that was given out; 0 for none.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Newest reign known, of either node; 0 for none.
+    #[must_use]
+    pub fn reign(&self) -> u64 {
+        self.reign
+    }
+
+    /// The partner whose highest terms were learnt, if any.
+    #[must_use]
+    pub fn partner(&self) -> Option<&PublicKey> {
+        self.partner.as_ref()
     }
 
     /// Terms reserved and not known to be taken.
@@ -80,11 +120,7 @@ impl TermFile {
     /// # Errors
     /// [`TermError::Exhausted`] at the end of 64 bits.
     pub fn take_at_start(&self) -> Result<(u64, TermFile), TermError> {
-        let used = match self.pool {
-            Pool::Closed => self.taken,
-            Pool::Open => self.reserved,
-        };
-        let term = self.node.next_above(used)?;
+        let term = self.node.next_above(self.used())?;
         let next = TermFile { taken: term, pool: Pool::Closed, ..self.clone() }.refilled()?;
         Ok((term, next))
     }
@@ -106,13 +142,96 @@ impl TermFile {
     /// # Errors
     /// [`TermError::Exhausted`] at the end of 64 bits.
     pub fn open(&self) -> Result<(TermFile, Terms), TermError> {
-        let used = match self.pool {
+        let file = TermFile { taken: self.used(), pool: Pool::Open, ..self.clone() }.refilled()?;
+        let terms = file.terms();
+        Ok((file, terms))
+    }
+
+    /// The terms that may be taken while this very file is on disk. Only for the memory that it was opened
+    /// for: another one may have taken some of them, and starts with [`TermFile::open`].
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let reserved = match self.pool {
             Pool::Closed => self.taken,
             Pool::Open => self.reserved,
         };
-        let file = TermFile { taken: used, pool: Pool::Open, ..self.clone() }.refilled()?;
-        let terms = Terms { node: file.node, taken: file.taken, reserved: file.reserved };
-        Ok((file, terms))
+        Terms::granted(self.node, self.taken, reserved)
+    }
+
+    /// The next incarnation of this node's memory, above `seen` (one that somebody has seen of this node, for
+    /// the case that an old copy of the file was restored), and the file that must be on disk before the
+    /// incarnation is used. Terms stay as they are: where the memory itself is new, [`TermFile::open`] as well.
+    ///
+    /// # Errors
+    /// [`TermError::Exhausted`] at the end of 64 bits.
+    pub fn next_incarnation(&self, seen: u64) -> Result<(u64, TermFile), TermError> {
+        let incarnation = self.incarnation.max(seen).checked_add(1).ok_or(TermError::Exhausted)?;
+        Ok((incarnation, TermFile { incarnation, ..self.clone() }))
+    }
+
+    /// After a reign of either node has begun (F27): the file that knows it, with terms reserved above. Gives
+    /// `None` where the file knows it.
+    ///
+    /// # Errors
+    /// [`TermError::Exhausted`] at the end of 64 bits.
+    pub fn note_reign(&self, term: u64) -> Result<Option<TermFile>, TermError> {
+        if term <= self.reign {
+            return Ok(None);
+        }
+        let taken = self.taken.max(term);
+        TermFile { reign: term, taken, ..self.clone() }.refilled().map(Some)
+    }
+
+    /// After the partner has told the highest terms that it knows, the even and the odd ones ([`TermFile::highest`]
+    /// of its file): the file that is paired with it, of this node number and above both (F1, F2). Gives `None`
+    /// where the file is so already. For every session: it also lifts an old copy of the file that was restored.
+    ///
+    /// # Errors
+    /// [`TermError::Exhausted`] at the end of 64 bits.
+    pub fn pair(
+        &self,
+        partner: &PublicKey,
+        node: NodeNumber,
+        highest: [u64; 2],
+    ) -> Result<Option<TermFile>, TermError> {
+        let highest = highest[0].max(highest[1]);
+        if self.eligible(Some(partner), node) {
+            return self.reserve_above(highest);
+        }
+        // The partner may be another machine, or the parity another one: nothing that is reserved now is
+        // taken under the new pairing.
+        let taken = self.used().max(highest);
+        let file = TermFile { node, taken, partner: Some(*partner), ..self.clone() };
+        file.refilled().map(Some)
+    }
+
+    /// May this node become active beside this partner (`None`: none is configured), with this node number?
+    /// Not before the highest terms of the partner are in the file (F1, F2).
+    #[must_use]
+    pub fn eligible(&self, partner: Option<&PublicKey>, node: NodeNumber) -> bool {
+        self.node == node && (partner.is_none() || self.partner.as_ref() == partner)
+    }
+
+    /// The highest even and the highest odd term that may have been used as far as this file knows; what this
+    /// partner is to be told for its [`TermFile::pair`].
+    #[must_use]
+    pub fn highest(&self, partner: &PublicKey) -> [u64; 2] {
+        // A partner that is paired keeps to its own parity, so terms that are only reserved here do not concern
+        // it. If they were told each time, either node would lift the other for ever.
+        let own = if self.partner.as_ref() == Some(partner) { self.taken } else { self.used() };
+        let of = |node: NodeNumber| {
+            let top = if node == self.node { own } else { self.taken };
+            if top == 0 || node.owns(top) { top } else { top - 1 }
+        };
+        [of(NodeNumber::Zero), of(NodeNumber::One)]
+    }
+
+    /// Highest term that may have been used by a memory that is gone.
+    fn used(&self) -> u64 {
+        match self.pool {
+            Pool::Closed => self.taken,
+            Pool::Open => self.reserved,
+        }
     }
 
     /// With [`AHEAD`] terms above the one taken.
@@ -121,65 +240,15 @@ impl TermFile {
         self.reserved = self.reserved.max(ahead);
         Ok(self)
     }
-
-    /// As text, to be written whole.
-    #[must_use]
-    pub fn encode(&self) -> String {
-        let mut text = String::with_capacity(256);
-        let pool = match self.pool {
-            Pool::Closed => "closed",
-            Pool::Open => "open",
-        };
-        // Writing to a String never fails.
-        let _ = writeln!(text, "{FORMAT}\nfile-id {:032x}", u128::from_be_bytes(self.file_id));
-        let _ = writeln!(text, "node {}\ntaken {}", self.node.number(), self.taken);
-        let _ = writeln!(text, "reserved {}\npool {pool}", self.reserved);
-        let sum = checksum(&text);
-        let _ = writeln!(text, "check {sum:016x}");
-        text
-    }
-
-    /// Reads what [`TermFile::encode`] wrote, octet for octet.
-    ///
-    /// # Errors
-    /// For everything else, a file cut short or a flipped bit included.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() > FILE_MAX {
-            return Err(DecodeError::TooLong);
-        }
-        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Damaged)?;
-        let mut lines = text.lines();
-        match lines.next() {
-            Some(FORMAT) => {}
-            Some(first) if first.starts_with("tandem-terms ") => return Err(DecodeError::OtherVersion),
-            _ => return Err(DecodeError::Damaged),
-        }
-        let mut value = |key: &str| {
-            let line = lines.next()?;
-            line.strip_prefix(key)?.strip_prefix(' ')
-        };
-        let mut read = || {
-            let file_id = u128::from_str_radix(value("file-id")?, 16).ok()?.to_be_bytes();
-            let node = NodeNumber::from_number(value("node")?.parse().ok()?)?;
-            let taken = value("taken")?.parse().ok()?;
-            let reserved = value("reserved")?.parse().ok()?;
-            let pool = match value("pool")? {
-                "closed" => Pool::Closed,
-                "open" => Pool::Open,
-                _ => return None,
-            };
-            Some(TermFile { file_id, node, taken, reserved, pool })
-        };
-        let file = read().ok_or(DecodeError::Damaged)?;
-        // One spelling only; this also checks the sum and that nothing follows.
-        if file.encode() != text || file.reserved < file.taken {
-            return Err(DecodeError::Damaged);
-        }
-        Ok(file)
-    }
 }
 
 impl Terms {
+    /// Terms above `taken` up to `reserved`, which a file on disk has reserved for whoever holds this.
+    #[must_use]
+    pub const fn granted(node: NodeNumber, taken: u64, reserved: u64) -> Self {
+        Self { node, taken, reserved }
+    }
+
     /// The next term above every one in `heard`, without a write (F1: a takeover). To be noted on disk
     /// soon after with [`TermFile::reserve_above`].
     ///
@@ -212,24 +281,4 @@ fn left(node: NodeNumber, taken: u64, reserved: u64) -> u64 {
         Ok(first) if first <= reserved => (reserved - first) / 2 + 1,
         _ => 0,
     }
-}
-
-/// The first 8 octets of SHA-256, big endian: against damage, not against forgery.
-fn checksum(text: &str) -> u64 {
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(8).fold(0, |sum, octet| sum << 8 | u64::from(*octet))
-}
-
-/// Why octets are no term file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// Longer than [`FILE_MAX`].
-    #[error("longer than {FILE_MAX} octets")]
-    TooLong,
-    /// Written by another version of Tandem.
-    #[error("a term file of another format version")]
-    OtherVersion,
-    /// Cut short, changed, or no term file at all.
-    #[error("damaged, or no term file")]
-    Damaged,
 }

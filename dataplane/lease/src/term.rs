@@ -29,6 +29,17 @@ impl NodeNumber {
         }
     }
 
+    /// The number of the node with this public key in its pair with another (F1): the lower key is node 0.
+    /// `None` where the keys are equal, as they are where a state directory was copied.
+    #[must_use]
+    pub fn of_keys(own: &[u8; 32], partner: &[u8; 32]) -> Option<Self> {
+        match own.cmp(partner) {
+            std::cmp::Ordering::Less => Some(NodeNumber::Zero),
+            std::cmp::Ordering::Equal => None,
+            std::cmp::Ordering::Greater => Some(NodeNumber::One),
+        }
+    }
+
     /// Is it a term of this node? 0 is none of either: it means that no term was taken.
     #[must_use]
     pub const fn owns(self, term: u64) -> bool {
@@ -79,6 +90,14 @@ mod tests {
                 assert_eq!(next, lowest, "{node:?} above {term}");
             }
         }
+    }
+
+    #[test]
+    fn the_lower_key_is_node_0_and_a_copied_key_is_no_pair() {
+        let (low, high) = ([1; 32], [2; 32]);
+        assert_eq!(NodeNumber::of_keys(&low, &high), Some(NodeNumber::Zero));
+        assert_eq!(NodeNumber::of_keys(&high, &low), Some(NodeNumber::One));
+        assert_eq!(NodeNumber::of_keys(&low, &low), None);
     }
 
     #[test]

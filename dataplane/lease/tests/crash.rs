@@ -20,6 +20,10 @@ enum Step {
     TakeOver(u8),
     /// Notes the last term taken (after a takeover).
     Note,
+    /// A reign of either node, so far above what was heard of, is noted.
+    Reign(u8),
+    /// The memory is gone: the next one gets a new incarnation, which is written first.
+    Incarnation,
     /// Only part of a write arrives, the process dies.
     Torn(u8),
 }
@@ -32,6 +36,8 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Open),
         any::<u8>().prop_map(Step::TakeOver),
         Just(Step::Note),
+        any::<u8>().prop_map(Step::Reign),
+        Just(Step::Incarnation),
         any::<u8>().prop_map(Step::Torn),
     ]
 }
@@ -60,6 +66,7 @@ proptest! {
         let mut disk = TermFile::new([7; 16], node).encode().into_bytes();
         let mut memory: Option<Terms> = None;
         let mut used = Used { node, seen: HashSet::new(), highest: 0 };
+        let mut incarnation = 0;
         for step in steps {
             let file = TermFile::decode(&disk).expect("the file on disk is whole");
             match step {
@@ -96,6 +103,20 @@ proptest! {
                     if let Some(next) = file.reserve_above(used.highest).unwrap() {
                         disk = next.encode().into_bytes();
                     }
+                }
+                Step::Reign(ahead) => {
+                    let term = file.reign() + u64::from(ahead) / 32;
+                    if let Some(next) = file.note_reign(term).unwrap() {
+                        prop_assert!(next.reign() == term && next.taken() >= term && next.left() >= 16);
+                        disk = next.encode().into_bytes();
+                    }
+                }
+                Step::Incarnation => {
+                    memory = None;
+                    let (new, next) = file.next_incarnation(0).unwrap();
+                    prop_assert!(new > incarnation);
+                    incarnation = new;
+                    disk = next.encode().into_bytes();
                 }
                 Step::Torn(part) => {
                     memory = None;
@@ -166,7 +187,7 @@ fn an_old_copy_of_the_file_is_lifted_above_the_term_that_the_hot_state_holds() {
 
 #[test]
 fn other_versions_and_long_files_are_told_apart() {
-    assert_eq!(TermFile::decode(b"tandem-terms 2\n"), Err(DecodeError::OtherVersion));
+    assert_eq!(TermFile::decode(b"tandem-terms 3\n"), Err(DecodeError::OtherVersion));
     assert_eq!(TermFile::decode(&[b'x'; 2000]), Err(DecodeError::TooLong));
     assert_eq!(TermFile::decode(b""), Err(DecodeError::Damaged));
 }
