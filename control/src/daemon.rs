@@ -235,6 +235,10 @@ impl<F: Fence> Daemon<F> {
                     | Method::ShowInterfaces
                     | Method::ShowCounters
                     | Method::Detach => Err(self.unreachable()),
+                    Method::ShowRedundancy
+                    | Method::ShowRedundancyHistory
+                    | Method::ShowSsp
+                    | Method::SwitchOver => Err(no_pair()),
                 };
                 let _ = reply.send(result);
                 Some(())
@@ -259,6 +263,9 @@ impl<F: Fence> Daemon<F> {
                 let status = session.status().await?;
                 let sas = session.sas().await?;
                 Ok(json(&report::ipsec_sas(&self.settings, &status, sas))?)
+            }
+            Method::ShowRedundancy | Method::ShowRedundancyHistory | Method::ShowSsp | Method::SwitchOver => {
+                Err(no_pair().into())
             }
             Method::ConfigReload => Ok(json(&self.reload(Some(session)).await?)?),
             Method::Detach => Ok(json(&self.detach(session).await?)?),
@@ -478,6 +485,10 @@ impl<F: Fence> Daemon<F> {
             },
         }
     }
+}
+
+fn no_pair() -> Failure {
+    Failure::new(FailureCode::Refused, "tandem-control does not run a pair yet; nothing has changed")
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, Failure> {

@@ -6,8 +6,10 @@
 //! schemas. Everything here is also what `tandemctl --json` prints.
 
 mod answers;
+mod redundancy;
 
 pub use answers::*;
+pub use redundancy::*;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,14 @@ pub enum Method {
     ShowPolicy,
     /// `show.status` gives [`NodeStatus`].
     ShowStatus,
+    /// `show.redundancy` gives [`Redundancy`].
+    ShowRedundancy,
+    /// `show.redundancy.history` gives [`RedundancyHistory`].
+    ShowRedundancyHistory,
+    /// `show.ssp` gives [`Ssp`].
+    ShowSsp,
+    /// `redundancy.switch-over` gives [`SwitchedOver`].
+    SwitchOver,
     /// `config.reload` gives [`Reloaded`].
     ConfigReload,
     /// `detach` gives [`Detached`].
@@ -43,6 +53,10 @@ impl Method {
         Method::ShowCounters,
         Method::ShowPolicy,
         Method::ShowStatus,
+        Method::ShowRedundancy,
+        Method::ShowRedundancyHistory,
+        Method::ShowSsp,
+        Method::SwitchOver,
         Method::ConfigReload,
         Method::Detach,
     ];
@@ -56,6 +70,10 @@ impl Method {
             Method::ShowCounters => "show.counters",
             Method::ShowPolicy => "show.policy",
             Method::ShowStatus => "show.status",
+            Method::ShowRedundancy => "show.redundancy",
+            Method::ShowRedundancyHistory => "show.redundancy.history",
+            Method::ShowSsp => "show.ssp",
+            Method::SwitchOver => "redundancy.switch-over",
             Method::ConfigReload => "config.reload",
             Method::Detach => "detach",
         }
@@ -182,6 +200,10 @@ pub fn schemas() -> BTreeMap<String, serde_json::Value> {
             Method::ShowCounters => schemars::schema_for!(Counters),
             Method::ShowPolicy => schemars::schema_for!(Policies),
             Method::ShowStatus => schemars::schema_for!(NodeStatus),
+            Method::ShowRedundancy => schemars::schema_for!(Redundancy),
+            Method::ShowRedundancyHistory => schemars::schema_for!(RedundancyHistory),
+            Method::ShowSsp => schemars::schema_for!(Ssp),
+            Method::SwitchOver => schemars::schema_for!(SwitchedOver),
             Method::ConfigReload => schemars::schema_for!(Reloaded),
             Method::Detach => schemars::schema_for!(Detached),
         };

@@ -3,7 +3,8 @@
 use core::fmt;
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::Ipv4Addr;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -101,9 +102,33 @@ impl fmt::Debug for KeyMaterial {
 }
 
 /// A fingerprint of an SA's keying material, to recognize a key without holding it (`failover.md` F8):
-/// the first 8 octets of SHA-256 over a domain string, transform, key and salt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// the first 8 octets of SHA-256 over a domain string, transform, key and salt. In JSON the 16 hexadecimal
+/// digits of its text form, because many readers of JSON keep only 53 bits of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(with = "String")]
 pub struct KeyFingerprint(pub u64);
+
+impl Serialize for KeyFingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_u64(self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyFingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return u64::deserialize(deserializer).map(Self);
+        }
+        let text = String::deserialize(deserializer)?;
+        let digits = text.len() == 16 && text.bytes().all(|octet| octet.is_ascii_hexdigit());
+        let number = u64::from_str_radix(&text, 16).ok().filter(|_| digits);
+        number.map(Self).ok_or_else(|| Error::custom("a fingerprint has 16 hexadecimal digits"))
+    }
+}
 
 impl fmt::Display for KeyFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,6 +238,20 @@ impl core::str::FromStr for Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_is_16_digits_in_json_and_a_number_between_the_daemons() {
+        let fingerprint = KeyFingerprint(0x0123_4567_89ab_cdef);
+        let json = serde_json::to_string(&fingerprint).unwrap();
+        assert_eq!(json, "\"0123456789abcdef\"");
+        assert_eq!(serde_json::from_str::<KeyFingerprint>(&json).unwrap(), fingerprint);
+        for wrong in ["\"123\"", "\"+123456789abcdef\"", "\"0123456789abcdeg\"", "5"] {
+            assert!(serde_json::from_str::<KeyFingerprint>(wrong).is_err(), "{wrong}");
+        }
+        let bytes = postcard::to_stdvec(&fingerprint).unwrap();
+        assert_eq!(bytes, postcard::to_stdvec(&fingerprint.0).unwrap());
+        assert_eq!(postcard::from_bytes::<KeyFingerprint>(&bytes).unwrap(), fingerprint);
+    }
 
     #[test]
     fn a_mac_is_six_octets_of_two_hexadecimal_digits() {
