@@ -2,11 +2,17 @@
 """Judges a capture of an outside segment. Shares no code with the project.
 
     capture_check.py FILE.pcap [--keys KEYS.json] [--protected NET,NET]... [--ignore-mac MAC]...
-                     [--sample N] [--seed N]
+                     [--node MAC]... [--sample N] [--seed N]
 
 Prints one JSON object: how many frames and ESP packets, how often a (SPI, destination, IV) or a
 (SPI, destination, sequence number) was seen a second time, how many packets between protected
 prefixes were in clear, and how many of N random ESP packets scapy opened with the keys.
+
+Two nodes of one gateway send from the same address, each with its own MAC (--node, for each). A reign is
+what one of them sent under one term, and the term is the upper 16 of the 64 bits of the explicit IV. Counted
+are: a term that both used (shared_term); an SA whose numbers of a later term do not all lie above all
+numbers of each earlier one, whenever they were seen (not_above); and a node that went on sending under its
+old term after a later one had begun (late, allowed for what was in flight). `reigns` lists them.
 
 KEYS.json: a list of {"spi": 4097, "source": "192.0.2.1", "destination": "198.51.100.1",
 "transform": "aes128gcm16", "key": "hex of key and salt"}. The explicit IV is the 8 octets after the
@@ -55,6 +61,7 @@ def main():
     parser.add_argument("--keys")
     parser.add_argument("--protected", action="append", default=[])
     parser.add_argument("--ignore-mac", action="append", default=[])
+    parser.add_argument("--node", action="append", default=[])
     parser.add_argument("--sample", type=int, default=2000)
     parser.add_argument("--seed", type=int)
     arguments = parser.parse_args()
@@ -63,11 +70,13 @@ def main():
     known = {(k["spi"], ipaddress.ip_address(k["destination"]).packed) for k in keys}
     protected = [tuple(network(net) for net in pair.split(",")) for pair in arguments.protected]
     ignored = {bytes.fromhex(mac.replace(":", "")) for mac in arguments.ignore_mac}
+    nodes = {bytes.fromhex(mac.replace(":", "")) for mac in arguments.node}
+    reigns = {}
     chance = random.Random(arguments.seed)
 
     counts = dict.fromkeys(
         ("frames", "cut", "ignored", "esp", "short_esp", "repeated_iv", "repeated_sequence", "clear",
-         "unknown_spi", "other_ipv4", "other"), 0)
+         "unknown_spi", "shared_term", "not_above", "late", "other_ipv4", "other"), 0)
     examples = {}
     ivs, sequences = set(), set()
     sample = []
@@ -112,6 +121,13 @@ def main():
             if number in sequences:
                 blame("repeated_sequence", f"SPI {spi:#x} sequence {sequence}")
             sequences.add(number)
+            if frame[6:12] in nodes:
+                # By SA, then by term: for each node lowest number, highest number, packets, first frame, last frame.
+                reign = reigns.setdefault(name, {}).setdefault(iv[0] << 8 | iv[1], {})
+                seen = reign.setdefault(frame[6:12], [sequence, sequence, 0, counts["frames"], 0])
+                seen[0], seen[1] = min(seen[0], sequence), max(seen[1], sequence)
+                seen[2] += 1
+                seen[4] = counts["frames"]
             entry = per_spi.setdefault(f"{spi:#x}", [0, sequence, sequence])
             entry[0] += 1
             entry[1], entry[2] = min(entry[1], sequence), max(entry[2], sequence)
@@ -132,6 +148,25 @@ def main():
                 blame("clear", f"{ipaddress.ip_address(source)} to {ipaddress.ip_address(destination)} protocol {protocol}")
                 break
 
+    listed = []
+    for name, terms in reigns.items():
+        spi = int.from_bytes(name[4:], "big")
+        for term, by_node in sorted(terms.items()):
+            if len(by_node) > 1:
+                blame("shared_term", f"SPI {spi:#x} term {term} of both nodes")
+            for mac, (low, high, packets, first, last) in by_node.items():
+                listed.append({"spi": spi, "term": term, "node": mac.hex(":"), "packets": packets,
+                               "lowest": low, "highest": high, "first_frame": first, "last_frame": last})
+                for earlier, owners in terms.items():
+                    for other, (_, top, _, _, end) in owners.items():
+                        if earlier >= term:
+                            continue
+                        if low <= top:
+                            blame("not_above", f"SPI {spi:#x} term {term} of {mac.hex(':')} begins at {low}, "
+                                               f"term {earlier} of {other.hex(':')} went up to {top}")
+                        if end > first:
+                            blame("late", f"SPI {spi:#x} term {earlier} at frame {end}, term {term} from frame {first}")
+
     asked = opened = 0
     failures = []
     if keys and sample:
@@ -148,7 +183,7 @@ def main():
                 failures.append(f"{type(error).__name__}: {error}")
 
     print(json.dumps({
-        **counts, "examples": examples, "asked": asked, "opened": opened,
+        **counts, "examples": examples, "reigns": listed, "asked": asked, "opened": opened,
         "open_failures": failures[:5],
         "per_spi": {spi: {"packets": n, "lowest": low, "highest": high} for spi, (n, low, high) in per_spi.items()}
         if len(per_spi) <= 16 else {},

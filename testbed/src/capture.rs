@@ -67,9 +67,34 @@ impl Capture {
     ///
     /// # Errors
     /// Where tcpdump does not end or gives no account.
-    pub fn stop(mut self) -> Result<Recorded> {
-        // tcpdump gets a block of frames when it is full or a second old, and reads none after the signal.
-        std::thread::sleep(Duration::from_millis(1300));
+    pub fn stop(self) -> Result<Recorded> {
+        settle();
+        self.end()
+    }
+
+    /// Ends several captures.
+    ///
+    /// # Errors
+    /// As [`Self::stop`].
+    pub fn stop_all(captures: Vec<Self>) -> Result<Vec<Recorded>> {
+        settle();
+        captures.into_iter().map(Self::end).collect()
+    }
+
+    /// Waits until what has passed so far is in the file, and gives the file. The capture goes on.
+    ///
+    /// # Errors
+    /// Where tcpdump has ended.
+    pub fn so_far(&mut self) -> Result<&Path> {
+        settle();
+        anyhow::ensure!(self.process.is_alive(), "tcpdump ended: {}", self.process.log().trim());
+        // It writes its buffer out on this signal; the last record may still be cut, and is left out then.
+        self.process.signal(Signal::SIGUSR2);
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(&self.file)
+    }
+
+    fn end(mut self) -> Result<Recorded> {
         self.process.signal(Signal::SIGINT);
         self.process.wait(Duration::from_secs(30))?;
         let log = self.process.log();
@@ -81,6 +106,11 @@ impl Capture {
             file: self.file,
         })
     }
+}
+
+/// tcpdump gets a block of frames when it is full or a second old, and reads none after the signal.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(1300));
 }
 
 fn account(log: &str, what: &str) -> Option<u64> {

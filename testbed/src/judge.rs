@@ -7,6 +7,7 @@ use crate::report::count;
 use crate::run::Run;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,6 +25,10 @@ pub struct Expectation {
     pub at_least_esp: u64,
     /// ESP packets that scapy opens, at random.
     pub sample: u64,
+    /// MAC addresses of the two nodes of a pair on that segment; none where gateways stand alone.
+    pub nodes: Vec<String>,
+    /// Reigns that must be seen, where there are nodes: one more than takeovers.
+    pub at_least_reigns: usize,
     /// Has a gateway lost its memory meanwhile, so that sequence numbers (never IVs) begin anew?
     pub sequence_may_repeat: bool,
 }
@@ -36,6 +41,8 @@ impl Expectation {
         Self {
             protected: vec![(a.to_string(), b.to_string())],
             ignore: Vec::new(),
+            nodes: Vec::new(),
+            at_least_reigns: 1,
             at_least_esp,
             sample: if run.full { 2000 } else { 300 },
             sequence_may_repeat: false,
@@ -104,6 +111,9 @@ pub fn check_capture(
     for mac in &expectation.ignore {
         arguments.extend(["--ignore-mac", mac]);
     }
+    for mac in &expectation.nodes {
+        arguments.extend(["--node", mac]);
+    }
     let verdict = ask("capture_check.py", &arguments)?;
     let number = |key: &str| {
         verdict[key].as_u64().with_context(|| format!("the judge says nothing of {key}: {verdict}"))
@@ -133,12 +143,77 @@ pub fn check_capture(
         let example = verdict["examples"][key].as_str().unwrap_or_default();
         run.check(&format!("{name}: {what}"), found == 0, format!("{found} found {example}"));
     }
+    if !expectation.nodes.is_empty() {
+        check_reigns(run, &name, &verdict, expectation)?;
+    }
     let (opened, asked) = (number("opened")?, number("asked")?);
     ensure!(asked <= expectation.sample, "the judge opened more than it was asked to");
     run.check(
         &format!("{name}: scapy opens a random sample"),
         opened == asked && (asked > 0 || expectation.at_least_esp == 0),
         format!("{opened} of {asked}"),
+    );
+    Ok(())
+}
+
+/// What two nodes sent, term by term.
+fn check_reigns(run: &mut Run, name: &str, verdict: &Value, expectation: &Expectation) -> Result<()> {
+    let reigns = verdict["reigns"].as_array().context("the judge lists no reigns")?;
+    let terms: BTreeSet<u64> = reigns.iter().filter_map(|reign| reign["term"].as_u64()).collect();
+    let lines: Vec<String> = reigns
+        .iter()
+        .map(|reign| {
+            let number = |key: &str| reign[key].as_u64().unwrap_or(0);
+            format!("term {}: {} to {}", number("term"), number("lowest"), number("highest"))
+        })
+        .collect();
+    let shown = if lines.len() > 6 {
+        format!("{} ... {}", lines[..3].join(", "), lines[lines.len() - 3..].join(", "))
+    } else {
+        lines.join(", ")
+    };
+    run.check(
+        &format!("{name}: every reign is seen"),
+        terms.len() >= expectation.at_least_reigns,
+        format!("{} of at least {}; {shown}", terms.len(), expectation.at_least_reigns),
+    );
+    for (key, what) in [
+        ("shared_term", "no term of both nodes"),
+        ("not_above", "every number of a later reign lies above every number of an earlier one"),
+    ] {
+        let found = verdict[key].as_u64().with_context(|| format!("the judge says nothing of {key}"))?;
+        let example = verdict["examples"][key].as_str().unwrap_or_default();
+        run.check(&format!("{name}: {what}"), found == 0, format!("{found} found {example}"));
+    }
+    Ok(())
+}
+
+/// Has a capture of an inside segment judged: no packet between these prefixes was delivered twice.
+///
+/// # Errors
+/// Where the judge cannot be run.
+pub fn check_inside(
+    run: &mut Run,
+    capture: &Recorded,
+    (from, to): (&str, &str),
+    at_least: u64,
+) -> Result<()> {
+    let name = capture.file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let file = capture.file.to_str().context("a path that is no UTF-8")?;
+    let verdict = ask("inside_check.py", &[file, "--from", from, "--to", to])?;
+    let number = |key: &str| {
+        verdict[key].as_u64().with_context(|| format!("the judge says nothing of {key}: {verdict}"))
+    };
+    let (packets, repeated) = (number("packets")?, number("repeated")?);
+    run.check(
+        &format!("{name}: the capture lost nothing and holds the traffic"),
+        capture.dropped == 0 && number("cut")? == 0 && packets >= at_least,
+        format!("{packets} packets from {from}, {} dropped", capture.dropped),
+    );
+    run.check(
+        &format!("{name}: no packet was delivered twice"),
+        repeated == 0,
+        format!("{repeated} of {packets} {}", verdict["example"].as_str().unwrap_or_default()),
     );
     Ok(())
 }

@@ -4,10 +4,11 @@ mod counters;
 mod settings;
 
 pub use counters::Counters;
-pub use settings::{CryptoMap, Interface, Settings, StaticSa, mac_text};
+pub use settings::{CryptoMap, Interface, PartnerPath, Redundancy, Settings, StaticSa, mac_text};
 
 use crate::lab::{Namespace, Process, registry, run};
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -135,6 +136,44 @@ impl Gateway {
         if let Some(mut dataplane) = self.dataplane.take() {
             dataplane.kill();
         }
+    }
+
+    /// Sends a signal to both daemons, one right after the other.
+    pub fn signal(&mut self, signal: Signal) {
+        for daemon in [&mut self.dataplane, &mut self.control].into_iter().flatten() {
+            daemon.signal(signal);
+        }
+    }
+
+    /// `kill -9` of both daemons at once.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.kill_dataplane();
+        self.kill_control();
+    }
+
+    /// Ends both daemons by SIGTERM, as a service manager does: control first, then the data plane.
+    pub fn terminate(&mut self) {
+        self.control = None;
+        self.dataplane = None;
+    }
+
+    /// The public key of this node in hexadecimal, as `tandemctl node show` prints it.
+    ///
+    /// # Errors
+    /// Where it prints none.
+    pub fn node_key(&self) -> Result<String> {
+        let output = run(self.namespace.command(&text(&program("tandemctl")?)?).args([
+            "node",
+            "show",
+            "--state-directory",
+            &self.path("state")?,
+        ]))?;
+        output
+            .split(|c: char| !c.is_ascii_hexdigit())
+            .find(|word| word.len() == 64)
+            .map(str::to_owned)
+            .with_context(|| format!("tandemctl node show printed no key: {output}"))
     }
 
     /// Has the data plane been started more than once? Its sockets' statistics begin anew then.

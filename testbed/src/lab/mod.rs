@@ -5,10 +5,12 @@
 //! their process id, never by name; they also get the parent-death signal, so that they end with a runner
 //! that was killed outright.
 
+mod batch;
 mod namespace;
 mod process;
 pub mod registry;
 
+pub use batch::IpBatch;
 pub use namespace::Namespace;
 pub use process::Process;
 

@@ -1,6 +1,7 @@
 //! A numbered one-way UDP flow: every datagram carries its number, the time it was sent and a pattern,
 //! so that loss, repetition, reordering, damage, gaps and delay are all seen.
 
+use super::arrivals::Arrivals;
 use crate::lab::Namespace;
 use anyhow::{Context, Result};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -84,6 +85,8 @@ pub struct FlowResult {
     pub missing: Vec<u64>,
     /// Datagrams a second that were wanted.
     pub per_second: u32,
+    /// When the different datagrams arrived, the earliest first.
+    pub arrivals: Arrivals,
 }
 
 impl FlowResult {
@@ -218,7 +221,7 @@ impl Flow {
         std::thread::sleep(Duration::from_millis(500));
         self.stop_receiver.store(true, Ordering::Relaxed);
         let receiver = self.receiver.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?;
-        Ok(result(&sender, receiver, self.per_second))
+        Ok(result(&sender, receiver, self.per_second, self.epoch))
     }
 }
 
@@ -306,7 +309,7 @@ fn receiving(
     result
 }
 
-fn result(sender: &Sender, mut receiver: Receiver, per_second: u32) -> FlowResult {
+fn result(sender: &Sender, mut receiver: Receiver, per_second: u32, epoch: Instant) -> FlowResult {
     receiver.delays_us.sort_by(f64::total_cmp);
     let at =
         |share: usize| receiver.delays_us.get(receiver.delays_us.len() * share / 100).copied().unwrap_or(0.0);
@@ -331,6 +334,14 @@ fn result(sender: &Sender, mut receiver: Receiver, per_second: u32) -> FlowResul
         delay_us_p99: at(99),
         missing,
         per_second,
+        arrivals: Arrivals::new(
+            receiver
+                .arrivals
+                .iter()
+                .filter(|&&at| at > 0)
+                .map(|&at| epoch + Duration::from_nanos(at))
+                .collect(),
+        ),
     }
 }
 
@@ -378,7 +389,8 @@ mod tests {
         sender.send_to(&datagram(7, 100)[..99], to).expect("sent");
         std::thread::sleep(Duration::from_millis(200));
         stop.store(true, Ordering::Relaxed);
-        let seen = result(&Sender { sent: 8, refused: 0 }, thread.join().expect("no panic"), 1000);
+        let seen =
+            result(&Sender { sent: 8, refused: 0 }, thread.join().expect("no panic"), 1000, Instant::now());
         assert_eq!((seen.received, seen.repeated, seen.reordered, seen.damaged), (5, 1, 1, 2));
         assert_eq!(seen.missing, [2, 6, 7]);
         assert_eq!(seen.missing_text(), "2..=2 6..=7");

@@ -1,12 +1,12 @@
 //! A download by HTTP with a checksum.
 
-use crate::lab::{Namespace, run};
-use anyhow::{Context, Result};
+use crate::lab::{Namespace, Process, run};
+use anyhow::{Context, Result, ensure};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a download brought.
 #[derive(Clone, Debug)]
@@ -19,40 +19,84 @@ pub struct Download {
     pub mbit: f64,
 }
 
+/// A download that runs.
+#[derive(Debug)]
+pub struct Fetch {
+    curl: Process,
+    source: PathBuf,
+    target: PathBuf,
+    octets: u64,
+    start: Instant,
+}
+
 /// Serves a file of `octets` random octets in one namespace and fetches it in the other (curl).
 ///
 /// # Errors
 /// Where the server cannot listen or curl fails.
 pub fn download(
-    (server, address): (&Namespace, Ipv4Addr),
+    server: (&Namespace, Ipv4Addr),
     client: &Namespace,
     folder: &Path,
     port: u16,
     octets: u64,
 ) -> Result<Download> {
-    let (source, target) =
-        (folder.join(format!("http-{port}-served")), folder.join(format!("http-{port}-arrived")));
-    let mut file = Vec::new();
-    std::fs::File::open("/dev/urandom")?.take(octets).read_to_end(&mut file)?;
-    std::fs::write(&source, &file)?;
-    let listener = server.enter(|| TcpListener::bind((address, port)).context("binding the HTTP server"))?;
-    // One request is answered; where none comes, curl's end is what counts and the thread ends with the process.
-    std::thread::spawn(move || listener.accept().map(|(connection, _)| serve(connection, &file)));
-    let start = Instant::now();
-    run(client
-        .command("curl")
-        .args(["-sS", "--fail", "--noproxy", "*", "--connect-timeout", "5", "--max-time", "60", "-o"])
-        .arg(&target)
-        .arg(format!("http://{address}:{port}/file")))?;
-    let seconds = start.elapsed().as_secs_f64();
-    let result = Download {
-        served: sha256(&source)?,
-        arrived: sha256(&target)?,
-        mbit: crate::report::count(octets) * 8.0 / seconds / 1e6,
-    };
-    std::fs::remove_file(&source)?;
-    std::fs::remove_file(&target)?;
-    Ok(result)
+    Fetch::start(server, client, folder, port, octets, &["--max-time", "60"])?.finish()
+}
+
+impl Fetch {
+    /// Starts serving and fetching; `more` are arguments of curl.
+    ///
+    /// # Errors
+    /// Where the server cannot listen or curl cannot be started.
+    pub fn start(
+        (server, address): (&Namespace, Ipv4Addr),
+        client: &Namespace,
+        folder: &Path,
+        port: u16,
+        octets: u64,
+        more: &[&str],
+    ) -> Result<Self> {
+        let (source, target) =
+            (folder.join(format!("http-{port}-served")), folder.join(format!("http-{port}-arrived")));
+        let mut file = Vec::new();
+        std::fs::File::open("/dev/urandom")?.take(octets).read_to_end(&mut file)?;
+        std::fs::write(&source, &file)?;
+        let listener =
+            server.enter(|| TcpListener::bind((address, port)).context("binding the HTTP server"))?;
+        // One request is answered; where none comes, curl's end is what counts and the thread ends with the process.
+        std::thread::spawn(move || listener.accept().map(|(connection, _)| serve(connection, &file)));
+        let start = Instant::now();
+        let url = format!("http://{address}:{port}/file");
+        let to = target.to_str().context("a path that is no UTF-8")?;
+        let mut arguments = vec!["-sS", "--fail", "--noproxy", "*", "--connect-timeout", "5", "-o", to];
+        arguments.extend_from_slice(more);
+        arguments.push(&url);
+        let curl = client.start(&format!("http-{port}-curl"), "curl", &arguments)?;
+        Ok(Self { curl, source, target, octets, start })
+    }
+
+    /// Does it still run?
+    pub fn is_running(&mut self) -> bool {
+        self.curl.is_alive()
+    }
+
+    /// Waits for its end and compares what was served with what arrived.
+    ///
+    /// # Errors
+    /// With curl's own words where it failed.
+    pub fn finish(mut self) -> Result<Download> {
+        let status = self.curl.wait(Duration::from_secs(120))?;
+        let seconds = self.start.elapsed().as_secs_f64();
+        ensure!(status.success(), "curl ended with {status}: {}", self.curl.log().trim());
+        let result = Download {
+            served: sha256(&self.source)?,
+            arrived: sha256(&self.target)?,
+            mbit: crate::report::count(self.octets) * 8.0 / seconds / 1e6,
+        };
+        std::fs::remove_file(&self.source)?;
+        std::fs::remove_file(&self.target)?;
+        Ok(result)
+    }
 }
 
 /// Answers one request, whatever it asks for, with the file. (Python's http.server asks the name service

@@ -1,5 +1,7 @@
-//! Traffic of real hosts: numbered UDP flows, echo requests, iperf3, downloads, crafted frames.
+//! Traffic of real hosts: numbered UDP flows, closed TCP loops, echo requests, iperf3, downloads, crafted frames.
 
+pub mod arrivals;
+pub mod dialogue;
 pub mod echo;
 pub mod flow;
 pub mod http;
