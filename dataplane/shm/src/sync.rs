@@ -1,5 +1,5 @@
-//! The primitives that publish-and-retire is built on. The loom tests compile `publish.rs` over their own
-//! module of this name, so that the tested source is the shipped source.
+//! The primitives that publish-and-retire, marks, stamps and bells are built on. The loom tests compile their sources
+//! over a module of this name of their own, so that the tested source is the shipped source.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 
