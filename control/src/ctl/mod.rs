@@ -2,7 +2,9 @@
 
 mod client;
 mod numbers;
+mod redundancy;
 mod sas;
+mod ssp;
 mod tables;
 
 use crate::settings_file::{self, ReadError};
@@ -16,8 +18,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tandem_api::operator::{
-    Counters, Detached, Interfaces, IpsecSas, Method, NodeStatus, Policies, Rates, Reloaded, schemas,
+    Counters, Detached, Interfaces, IpsecSas, Method, NodeStatus, Policies, Rates, Reloaded, Ssp, schemas,
 };
+use tandem_api::types::Role;
 
 /// The operator's command line of Tandem. Commands may be abbreviated: `tandemctl sh cry ips sa`.
 /// Exit status: 0 done, 1 refused, 2 wrong usage, 3 tandem-control not reachable.
@@ -52,6 +55,11 @@ enum Command {
         #[command(subcommand)]
         what: Node,
     },
+    /// The pair.
+    Redundancy {
+        #[command(subcommand)]
+        what: Redundant,
+    },
     /// Take the data plane off its interfaces and remove the blackhole routes: protected traffic may leave in clear.
     Detach,
     /// Print the JSON schemas of all answers.
@@ -74,6 +82,43 @@ enum Show {
     Policy,
     /// Node, connection to the data plane, terms.
     Status,
+    /// The pair: role, partner, what a takeover would keep, paths, segments.
+    Redundancy {
+        #[command(subcommand)]
+        what: Option<ShowRedundancy>,
+    },
+    /// Synchronization of state with the partner.
+    Ssp {
+        #[command(subcommand)]
+        what: Option<ShowSsp>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+#[command(infer_subcommands = true)]
+enum ShowRedundancy {
+    /// What has happened, with the time of each step.
+    History,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(infer_subcommands = true)]
+enum ShowSsp {
+    /// What is synchronized.
+    Client,
+    /// Messages between the two control processes.
+    Packet,
+    /// Ways to the partner.
+    Peers,
+    /// Replication between the data planes, and its lag.
+    Redundancy,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(infer_subcommands = true)]
+enum Redundant {
+    /// Change the roles of the two nodes, without loss; refused where it cannot be.
+    SwitchOver,
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +160,8 @@ enum Ipsec {
 enum Detail {
     /// All that is known of each.
     Detail,
+    /// On the standby: the dormant ones, with the numbers that it would start from.
+    Standby,
 }
 
 #[derive(Debug, Subcommand)]
@@ -199,9 +246,18 @@ fn run(arguments: &Arguments, text: &mut String) -> Result<(), Failed> {
         Command::Show { what } => match what {
             Show::Crypto { what: Crypto::Ipsec { what: Ipsec::Sa { detail } } } => {
                 let sas: IpsecSas = client()?.ask(Method::ShowCryptoIpsecSa)?;
+                if matches!(detail, Some(Detail::Standby)) && sas.role == Role::Active {
+                    let message = format!(
+                        "this node is active in term {}: it has no dormant SAs; ask its partner, or \
+                         `tandemctl show crypto ipsec sa`",
+                        sas.term
+                    );
+                    return Err(Failed::Refused { code: "refused", message });
+                }
                 let render = |sas: &IpsecSas| match detail {
                     None => sas::table(sas),
                     Some(Detail::Detail) => sas::detail(sas),
+                    Some(Detail::Standby) => sas::standby(sas),
                 };
                 *text = shown(json, &sas, render);
             }
@@ -218,7 +274,17 @@ fn run(arguments: &Arguments, text: &mut String) -> Result<(), Failed> {
             Show::Status => {
                 *text = ask(client()?, Method::ShowStatus, json, |s: &NodeStatus| tables::status(s))?
             }
+            Show::Redundancy { what: None } => {
+                *text = ask(client()?, Method::ShowRedundancy, json, redundancy::overview)?;
+            }
+            Show::Redundancy { what: Some(ShowRedundancy::History) } => {
+                *text = ask(client()?, Method::ShowRedundancyHistory, json, redundancy::history)?;
+            }
+            Show::Ssp { what } => *text = show_ssp(&client()?.ask(Method::ShowSsp)?, what.as_ref(), json),
         },
+        Command::Redundancy { what: Redundant::SwitchOver } => {
+            *text = ask(client()?, Method::SwitchOver, json, redundancy::switched_over)?;
+        }
         Command::Config { what: Config::Check { file } } => return check(file, json, text),
         Command::Config { what: Config::Reload } => {
             *text = ask(client()?, Method::ConfigReload, json, |r: &Reloaded| tables::reloaded(r))?;
@@ -314,6 +380,17 @@ fn interfaces(client: &mut Client, interval: f64) -> Result<Interfaces, ClientEr
     Ok(second)
 }
 
+/// All of SSP, or one part: then JSON too is that part.
+fn show_ssp(ssp: &Ssp, what: Option<&ShowSsp>, json: bool) -> String {
+    match what {
+        None => shown(json, ssp, ssp::all),
+        Some(ShowSsp::Client) => shown(json, &ssp.clients, |_| ssp::client(ssp)),
+        Some(ShowSsp::Packet) => shown(json, &ssp.packets, |_| ssp::packet(ssp)),
+        Some(ShowSsp::Peers) => shown(json, &ssp.peers, |_| ssp::peers(ssp)),
+        Some(ShowSsp::Redundancy) => shown(json, &ssp.redundancy, |_| ssp::redundancy(ssp)),
+    }
+}
+
 fn ask<T: DeserializeOwned + Serialize>(
     mut client: Client,
     method: Method,
@@ -353,6 +430,14 @@ mod tests {
         assert!(detail.is_some());
         assert!(parse("tandemctl show c").is_err(), "crypto or counters?");
         assert!(parse("tandemctl show int").is_ok());
+        for line in
+            ["sh red", "sh red hist", "sh ssp", "sh ssp cl", "sh ssp pac", "sh ssp peer", "sh ssp red"]
+        {
+            assert!(parse(&format!("tandemctl {line} --json")).is_ok(), "{line}");
+        }
+        assert!(parse("tandemctl show crypto ipsec sa standby").is_ok());
+        assert!(parse("tandemctl red sw").is_ok());
+        assert!(parse("tandemctl redundancy").is_err(), "nothing is done by an abbreviation of nothing");
     }
 
     #[test]

@@ -40,6 +40,40 @@ pub fn table(sas: &IpsecSas) -> String {
     text
 }
 
+/// The dormant SAs of a standby, with the numbers that it would start from.
+pub fn standby(sas: &IpsecSas) -> String {
+    let lists =
+        sas.maps.iter().flat_map(|map| map.inbound.iter().chain(&map.outbound).map(move |sa| (map, sa)));
+    let rows = lists.map(|(map, sa)| {
+        let status = &sa.status;
+        let numbers = match status.direction {
+            Direction::Inbound => format!("seen up to {}", status.sequence),
+            // Past all that the active node may have used (F14).
+            Direction::Outbound => {
+                format!("next {}", status.sequence.max(status.lease_end).saturating_add(1))
+            }
+        };
+        let limit = match status.limit {
+            0 => "HELD".to_owned(),
+            u64::MAX => "none".to_owned(),
+            limit => limit.to_string(),
+        };
+        vec![
+            map.map.clone(),
+            map.peer.to_string(),
+            status.direction.to_string(),
+            format!("{:#010x}", status.spi),
+            status.transform.to_string(),
+            numbers,
+            limit,
+            terms_short(&sa.terms),
+        ]
+    });
+    let head = ["crypto map", "peer", "direction", "spi", "transform", "numbers", "on disk up to", "key"];
+    let table = table_of(&head, &[6], rows.collect());
+    format!("{}, term {}\n{table}", sas.role, sas.term)
+}
+
 /// All errors of an SA.
 fn errors(sa: &Sa) -> u64 {
     let status = &sa.status;
@@ -221,6 +255,22 @@ interface: out0
         base term: 0, terms used: 2, left: 32766 (soft), 65534 (hard)
 ";
         assert_eq!(detail(&sas()), expected);
+    }
+
+    #[test]
+    fn the_standby_table_shows_the_numbers_that_it_would_start_from() {
+        let mut sas = sas();
+        sas.role = Role::Standby;
+        sas.maps[0].inbound[0].status.limit = 0;
+        sas.maps[0].outbound[0].status.lease_end = 65_567;
+        sas.maps[0].outbound[0].status.limit = 131_072;
+        let expected = "\
+standby, term 2
+crypto map  peer          direction  spi         transform    numbers        on disk up to  key
+site-b      198.51.100.2  inbound    0x00001001  aes128gcm16  seen up to 31           HELD  good
+site-b      198.51.100.2  outbound   0x00002001  aes128gcm16  next 65568            131072  good
+";
+        assert_eq!(standby(&sas), expected);
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub fn table_of(head: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> Strin
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
-fn pairs(rows: &[(&str, String)]) -> String {
+/// Lines of a name and what it says; a line without a name goes on with the one before.
+pub fn pairs(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
