@@ -1,25 +1,13 @@
 //! What goes into a node and what comes out of it.
 
 use tandem_lease::NodeNumber;
-pub use tandem_lease::{SaKey, Way};
-use tandem_shm::{HotState, Marks};
+pub use tandem_lease::{Memory, SaKey, Way};
 
 /// A moment or a span in nanoseconds, on a clock that also runs while the machine is suspended (`CLOCK_BOOTTIME`).
 pub type Nanos = u64;
 
 /// One millisecond.
 pub const MS: Nanos = 1_000_000;
-
-/// Memory of the node that the machine reads and writes; workers share it.
-#[derive(Clone, Copy, Debug)]
-pub struct Memory<'m> {
-    /// Hot state.
-    pub hot: &'m HotState,
-    /// Slots whose inbound state has changed.
-    pub inbound: &'m Marks,
-    /// Slots whose outbound state has changed.
-    pub outbound: &'m Marks,
-}
 
 /// What a node is and how it watches its partner.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,12 +7,16 @@
 //! then uses the term that came with it.
 
 mod file;
+mod merge;
 pub mod message;
 pub mod mutant;
 pub mod numbers;
 mod sa;
+mod sender;
 mod term;
 
 pub use file::{DecodeError, FILE_MAX, Pool, PublicKey, TermFile, Terms};
+pub use merge::merge;
 pub use sa::{SaKey, Way};
+pub use sender::{Answered, JUMP_MAX, LEASE_MIN, Memory, Sender, SenderCounts};
 pub use term::{NodeNumber, TermError};

@@ -354,6 +354,11 @@ impl<'b> Writer<'b> {
         true
     }
 
+    /// Ends the open section: what follows is another one.
+    pub fn end_section(&mut self) {
+        self.close();
+    }
+
     /// Adds a request to seal.
     pub fn seal(&mut self, version: u64, incarnation: u64, position: u64) -> bool {
         let body = SealBody {
