@@ -90,6 +90,7 @@ pub struct Node {
     /// When the partner last acknowledged something, or had nothing to acknowledge.
     pub(crate) answered_at: Nanos,
     pub(crate) counts: Counts,
+    pub(crate) took_over_fresh: Option<bool>,
     /// Records whose role was read before they are merged; only a mutant fills it.
     late: Vec<(u64, Record)>,
 }
@@ -129,6 +130,7 @@ impl Node {
             recent_lag: 0,
             answered_at: now,
             counts: Counts::default(),
+            took_over_fresh: None,
             late: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@
 //! since after a loss of memory the peer's packets up to the reservation are refused.
 
 use crate::input::{Action, Known, MS, Nanos, Sa, SaKey, Stale, Way};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use tandem_esp::window;
 use tandem_lease::message::{Acknowledgement, Verdict};
@@ -42,8 +42,8 @@ pub(crate) struct Entry {
 /// All SAs of a node.
 #[derive(Debug, Default)]
 pub(crate) struct Sas {
-    entries: HashMap<SaKey, Entry>,
-    by_slot: [HashMap<u32, SaKey>; 2],
+    entries: BTreeMap<SaKey, Entry>,
+    by_slot: [BTreeMap<u32, SaKey>; 2],
     /// SAs that want a reservation.
     queue: VecDeque<SaKey>,
     writing: Option<(u64, Vec<(SaKey, u64)>)>,

@@ -307,6 +307,7 @@ impl Node {
         self.reign = term;
         self.own_reign = term;
         self.role = Role::Active(Active::new(term, now, 0));
+        self.took_over_fresh = Some(fresh);
         self.lone_state = true;
         self.warm = true;
         self.switch_over = false;

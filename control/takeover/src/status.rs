@@ -38,6 +38,12 @@ pub struct Status {
     pub eligible: bool,
     /// Terms left without a write.
     pub terms_left: u64,
+    /// Active, and strict.
+    pub strict: bool,
+    /// Standby, and synchronized.
+    pub synchronized: bool,
+    /// Was the last takeover of this node fresh? `None` without one.
+    pub took_over_fresh: Option<bool>,
     /// A takeover would be fresh for so long.
     pub fresh_for: Nanos,
     /// What is not promised now, and why.
@@ -116,6 +122,9 @@ impl Node {
             incarnation: self.incarnation,
             eligible: self.is_eligible(),
             terms_left,
+            strict: self.state() == "strict",
+            synchronized: self.state() == "synchronized",
+            took_over_fresh: self.took_over_fresh,
             fresh_for,
             not_promised: self.not_promised(header, now),
             heard,
