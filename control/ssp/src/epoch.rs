@@ -117,16 +117,22 @@ impl Epochs {
         if self.used() != 0 && self.used() == partner_used {
             return Ok(());
         }
-        self.begin()
+        self.begin_above(0)
     }
 
-    /// Node 0 has lost its keys, or the partner says that it has.
+    /// The data plane knows a higher number from an earlier control process, whose clock was ahead: far above it.
+    pub fn refused(&mut self) {
+        self.renew();
+        self.highest = self.highest.saturating_add(1 << 20);
+    }
+
+    /// Node 0 has lost its keys, or the partner says that it has, and that numbers up to `above` may be in use.
     ///
     /// # Errors
     /// If no randomness is to be had.
-    pub fn begin(&mut self) -> Result<(), getrandom::Error> {
+    pub fn begin_above(&mut self, above: u32) -> Result<(), getrandom::Error> {
         // Numbers start at the time of day and grow by one for each loss of memory: they do not end.
-        let Some(number) = self.highest.checked_add(1) else { return Ok(()) };
+        let Some(number) = self.highest.max(above).checked_add(1) else { return Ok(()) };
         let mut secret = zeroize::Zeroizing::new([0; SECRET_LEN]);
         getrandom::fill(&mut *secret)?;
         self.highest = number;

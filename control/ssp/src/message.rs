@@ -62,7 +62,10 @@ pub enum Message {
         number: u32,
     },
     /// Node 1 has lost its keys or their counters (F6).
-    EpochWanted,
+    EpochWanted {
+        /// Numbers up to here may be in use.
+        above: u32,
+    },
     /// The sender's memory has a new incarnation.
     Incarnation {
         /// Number.
@@ -103,14 +106,16 @@ pub struct Hello {
     pub file_id: [u8; 16],
     /// 0 or 1.
     pub node: u8,
-    /// Highest own term that may have been used.
-    pub taken: u64,
+    /// Highest even and highest odd term that may have been used, as far as its term file knows (F1, F2).
+    pub highest: [u64; 2],
     /// Highest own term reserved.
     pub reserved: u64,
     /// Newest reign heard of, of either node.
     pub reign: u64,
     /// Incarnation of its memory.
     pub incarnation: u64,
+    /// Newest incarnation of the other node's memory that it has heard of; 0: none. A restored term file must not give it again.
+    pub incarnation_seen: u64,
     /// Highest epoch number that it knows.
     pub epoch_highest: u32,
     /// Number of the epoch that it seals with; 0: none.
@@ -210,7 +215,7 @@ impl Message {
             Message::EpochReady { .. } => 6,
             Message::EpochUse { .. } => 7,
             Message::EpochUsed { .. } => 8,
-            Message::EpochWanted => 9,
+            Message::EpochWanted { .. } => 9,
             Message::Incarnation { .. } => 10,
             Message::Stream { body, .. } => match body {
                 StreamBody::BulkStart { .. } => 11,
@@ -299,12 +304,26 @@ mod tests {
     }
 
     fn message() -> impl Strategy<Value = Message> {
-        let hello = (any::<(u16, [u8; 16], u8, u64, u64, u64, u64, u32, u32, [u8; 32])>(), "[0-9.]{0,64}");
+        let hello = (
+            any::<(u16, [u8; 16], u8, [u64; 2], u64, u64, u64, u64, (u32, u32), [u8; 32])>(),
+            "[0-9.]{0,64}",
+        );
         let keys = prop::collection::vec(("[a-z.]{0,80}", any::<[u8; 8]>()), 0..40);
         prop_oneof![
             hello.prop_map(
                 |(
-                    (version, file_id, node, taken, reserved, reign, incarnation, highest, used, digest),
+                    (
+                        version,
+                        file_id,
+                        node,
+                        highest,
+                        reserved,
+                        reign,
+                        incarnation,
+                        seen,
+                        (above, used),
+                        digest,
+                    ),
                     software,
                 )| {
                     Message::Hello(Hello {
@@ -312,11 +331,12 @@ mod tests {
                         software,
                         file_id,
                         node,
-                        taken,
+                        highest,
                         reserved,
                         reign,
                         incarnation,
-                        epoch_highest: highest,
+                        incarnation_seen: seen,
+                        epoch_highest: above,
                         epoch_used: used,
                         digest,
                     })
@@ -337,7 +357,7 @@ mod tests {
             any::<u32>().prop_map(|number| Message::EpochReady { number }),
             any::<u32>().prop_map(|number| Message::EpochUse { number }),
             any::<u32>().prop_map(|number| Message::EpochUsed { number }),
-            Just(Message::EpochWanted),
+            any::<u32>().prop_map(|above| Message::EpochWanted { above }),
             any::<u64>().prop_map(|incarnation| Message::Incarnation { incarnation }),
             any::<(u64, u64)>().prop_map(|(position, reign)| Message::Stream {
                 position,

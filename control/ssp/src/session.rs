@@ -50,14 +50,16 @@ pub struct Local {
     pub software: String,
     /// Id of the term file.
     pub file_id: [u8; 16],
-    /// Highest own term that may have been used.
-    pub taken: u64,
+    /// Highest even and odd term that may have been used, as far as the term file knows.
+    pub highest: [u64; 2],
     /// Highest own term reserved.
     pub reserved: u64,
     /// Newest reign heard of.
     pub reign: u64,
     /// Incarnation of the own memory.
     pub incarnation: u64,
+    /// Newest incarnation of the partner's memory heard of.
+    pub incarnation_seen: u64,
     /// Own configuration.
     pub digest: Digest,
     /// Keys of the paths.
@@ -287,7 +289,10 @@ impl Session {
             _ if !self.pairing.is_up() => {
                 self.finish(End::Malformed("a message before the session was up".to_owned()), local);
             }
-            Message::Incarnation { incarnation } => self.events.push_back(Event::Incarnation(incarnation)),
+            Message::Incarnation { incarnation } => {
+                local.incarnation_seen = local.incarnation_seen.max(incarnation);
+                self.events.push_back(Event::Incarnation(incarnation));
+            }
             Message::Epoch { number, secret } => {
                 self.epoch_lost_said = false;
                 if !local.epochs.offered(number, secret) {
@@ -297,9 +302,9 @@ impl Session {
             Message::EpochReady { number } => local.epochs.ready(number),
             Message::EpochUse { number } => local.epochs.use_it(number),
             Message::EpochUsed { number } => local.epochs.partner_uses(number),
-            Message::EpochWanted => {
+            Message::EpochWanted { above } => {
                 if local.node == 0
-                    && let Err(error) = local.epochs.begin()
+                    && let Err(error) = local.epochs.begin_above(above)
                 {
                     self.finish(End::Internal(error.to_string()), local);
                 }
@@ -465,9 +470,11 @@ impl Session {
     fn epoch_message(&mut self, local: &mut Local) -> Option<Message> {
         if local.epochs.is_missing() {
             if local.node != 0 {
-                return (!std::mem::replace(&mut self.epoch_lost_said, true)).then_some(Message::EpochWanted);
+                let above = local.epochs.highest();
+                let said = std::mem::replace(&mut self.epoch_lost_said, true);
+                return (!said).then_some(Message::EpochWanted { above });
             }
-            if let Err(error) = local.epochs.begin() {
+            if let Err(error) = local.epochs.begin_above(0) {
                 self.finish(End::Internal(error.to_string()), local);
                 return None;
             }

@@ -123,6 +123,7 @@ impl Session {
                           of them: remove its folder `node`, run `tandemctl node init`";
             return self.refuse(reason.to_owned(), local);
         }
+        local.incarnation_seen = local.incarnation_seen.max(hello.incarnation);
         self.pairing.partner = Some(hello);
     }
 
@@ -153,10 +154,11 @@ impl Session {
                     software: local.software.clone(),
                     file_id: local.file_id,
                     node: local.node,
-                    taken: local.taken,
+                    highest: local.highest,
                     reserved: local.reserved,
                     reign: local.reign,
                     incarnation: local.incarnation,
+                    incarnation_seen: local.incarnation_seen,
                     epoch_highest: local.epochs.highest(),
                     epoch_used: local.epochs.used(),
                     digest,

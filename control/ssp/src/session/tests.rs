@@ -54,10 +54,11 @@ fn local(node: u8) -> Local {
         node,
         software: "0.1.0".to_owned(),
         file_id: [node; 16],
-        taken: 2 + u64::from(node),
+        highest: [2, 1],
         reserved: 32 + u64::from(node),
         reign: 2,
         incarnation: 7 + u64::from(node),
+        incarnation_seen: 0,
         digest: configuration(1),
         epochs: Epochs::new(node, 1000),
         store: Store::default(),
@@ -227,6 +228,7 @@ fn two_nodes_agree_exchange_an_epoch_and_the_sas() {
     wire.b.local.incarnation = 20;
     wire.run();
     assert_eq!(wire.a.seen.last(), Some(&Event::Incarnation(20)));
+    assert_eq!((wire.a.local.incarnation_seen, wire.b.local.incarnation_seen), (20, 7));
 }
 
 #[test]
@@ -275,6 +277,14 @@ fn an_epoch_in_use_outlives_sessions_and_a_lost_memory_makes_a_new_one() {
         wire.assert_in_step();
         assert_eq!(wire.a.local.epochs.used(), first + round);
     }
+    // A data plane that knows a higher number refuses one: numbers go far beyond it.
+    wire.b.local.epochs.refused();
+    wire.a.installed.clear();
+    wire.b.installed.clear();
+    wire.run();
+    wire.assert_in_step();
+    let first = wire.a.local.epochs.used() - 4;
+    assert!(first > 1 << 20);
     // A restarted control process of node 0 knows no number: the partner's counts.
     wire.a.local.epochs = Epochs::new(0, 5);
     wire.redial();
