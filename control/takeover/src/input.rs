@@ -143,6 +143,9 @@ pub enum Input {
         /// With end-of-bulk.
         end_of_bulk: bool,
     },
+    /// Something came from the partner's address that cannot be opened, because the keys of the paths are not there yet:
+    /// it may live, so that a cold node does not take over before it can hear.
+    Overheard,
     /// An operator wants the roles changed.
     SwitchOver,
     /// Every worker has worked by this handling word, or a later one.

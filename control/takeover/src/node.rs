@@ -20,6 +20,9 @@ pub type PathSet = u8;
 /// A witness that answered so long ago is no witness any more.
 const WITNESS_AGE: Nanos = 3_500 * crate::input::MS;
 
+/// A node without partner has nothing to do for so long, if no worker rings.
+const LONE_PAUSE: Nanos = 100 * crate::input::MS;
+
 /// What the node may use of its term file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Terms {
@@ -151,6 +154,11 @@ impl Node {
         }
     }
 
+    /// The setting that decides between two cold nodes has changed (F22).
+    pub fn set_priority(&mut self, priority: u8) {
+        self.config.priority = priority;
+    }
+
     /// Something happened.
     pub fn handle(&mut self, input: Input, memory: Memory<'_>, now: Nanos) {
         match input {
@@ -175,6 +183,7 @@ impl Node {
                     standby.applied = (incarnation, position, end_of_bulk);
                 }
             }
+            Input::Overheard => self.partner.overheard_at = Some(now),
             Input::SwitchOver => self.switch_over = true,
             Input::WorkersPassed { word } => self.workers_passed(word),
             Input::Persisted { id } => {
@@ -396,7 +405,8 @@ impl Node {
     pub fn poll_transmit(&mut self, buffer: &mut Vec<u8>, memory: Memory<'_>, now: Nanos) -> Option<PathSet> {
         if !self.config.partner || self.terms.is_none() {
             // Without a grant it is not known which numbers messages may have.
-            self.heartbeat_due = now.saturating_add(self.config.heartbeat);
+            let pause = if self.config.partner { self.config.heartbeat } else { LONE_PAUSE };
+            self.heartbeat_due = now.saturating_add(pause);
             return None;
         }
         let heartbeat = now >= self.heartbeat_due;

@@ -15,6 +15,8 @@ pub(crate) struct Partner {
     pub header: Header,
     /// Was it ever heard?
     pub heard: bool,
+    /// When something of it came that could not be opened.
+    pub overheard_at: Option<Nanos>,
     /// When its newest message came.
     pub heard_at: Nanos,
     /// Time in which this node was running and heard nothing new of it.
@@ -33,6 +35,7 @@ impl Partner {
         Self {
             header: Header::new(),
             heard: false,
+            overheard_at: None,
             heard_at: now,
             silence: 0,
             active_silence: 0,

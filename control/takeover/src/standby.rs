@@ -232,7 +232,9 @@ impl Node {
         let no_active = self.partner.active_silence >= takeover;
         let waited = now.saturating_sub(self.started) >= self.config.cold_wait;
         if !self.partner.heard {
-            if waited && self.witnessed(now) {
+            let quiet =
+                self.partner.overheard_at.is_none_or(|at| now.saturating_sub(at) >= self.config.cold_wait);
+            if waited && quiet && self.witnessed(now) {
                 self.promote("the partner was never heard", memory, now);
             }
             return;

@@ -76,7 +76,9 @@ pub struct Heard {
 }
 
 impl Node {
-    fn state(&self) -> &'static str {
+    /// Its state in one word, as [`Status::state`].
+    #[must_use]
+    pub fn state(&self) -> &'static str {
         match &self.role {
             Role::Active(active) if active.is_halted() => "halted",
             Role::Active(active) => match active.standing {
