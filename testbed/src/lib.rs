@@ -12,6 +12,7 @@ pub mod html;
 pub mod judge;
 pub mod lab;
 pub mod network;
+pub mod pair;
 pub mod pcap;
 pub mod report;
 pub mod run;
