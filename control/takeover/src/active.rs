@@ -155,13 +155,18 @@ impl Node {
     }
 
     /// Final state of a node that lost (F28).
-    pub(crate) fn final_record(&mut self, version: u64, record: &Record, memory: Memory<'_>) {
+    pub(crate) fn final_record(&mut self, version: u64, record: &Record, memory: Memory<'_>, now: Nanos) {
         if !matches!(self.role, Role::Active(_)) || mutant::is(Mutant::LoserNotMerged) {
             return;
         }
         let key = record.key;
-        let slot = self.sas.get(&key).map(|entry| entry.sa.slot);
-        let merged = slot.and_then(|slot| tandem_lease::merge(record, slot, memory.hot));
+        let known = self.sas.get(&key).map(|entry| (entry.sa.slot, entry.held));
+        let merged = known.and_then(|(slot, _)| tandem_lease::merge(record, slot, memory.hot));
+        if let Some((slot, true)) = known {
+            // What it was held for is known now.
+            self.sender.install(key, slot);
+        }
+        self.sas.merged(key, version, record.number, memory.hot, now);
         // An SA that this node does not have carries nothing here: there is nothing to join.
         self.counts.merged += u64::from(merged.is_some());
         self.last_answers.push_back(Acknowledgement { key, version, verdict: Verdict::Merged });

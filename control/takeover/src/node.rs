@@ -1,7 +1,7 @@
 //! The machine: what goes in, what comes out, and what belongs to both roles.
 
 use crate::active::{Active, Standing};
-use crate::input::{Action, Config, Input, Memory, Nanos, SaKey, Segment, Sight};
+use crate::input::{Action, Config, Input, Known, Memory, Nanos, SaKey, Segment, Sight};
 use crate::partner::Partner;
 use crate::reserve::Sas;
 use crate::standby::Standby;
@@ -192,7 +192,12 @@ impl Node {
             }
             Input::Install(sa) => {
                 self.sas.install(sa, memory.hot, now);
-                self.sender.install(sa.key, sa.slot);
+                // Of an SA that is held there is nothing to tell: its numbers are not known here.
+                if sa.known == Known::Lost {
+                    self.sender.remove(sa.key);
+                } else {
+                    self.sender.install(sa.key, sa.slot);
+                }
             }
             Input::Remove(key) => {
                 self.sas.remove(&key);
@@ -294,7 +299,7 @@ impl Node {
 
     fn record(&mut self, version: u64, last: bool, record: Record, memory: Memory<'_>, now: Nanos) {
         if last {
-            return self.final_record(version, &record, memory);
+            return self.final_record(version, &record, memory, now);
         }
         if mutant::is(Mutant::RoleBeforeMerge) && self.may_answer() {
             return self.late.push((version, record));
@@ -306,8 +311,8 @@ impl Node {
     }
 
     fn merge(&mut self, version: u64, record: &Record, memory: Memory<'_>, now: Nanos) {
-        let slot = self.sas.get(&record.key).map(|entry| entry.sa.slot);
-        let number = slot.and_then(|slot| tandem_lease::merge(record, slot, memory.hot));
+        let known = self.sas.get(&record.key).map(|entry| (entry.sa.slot, entry.held));
+        let number = known.and_then(|(slot, _)| tandem_lease::merge(record, slot, memory.hot));
         let may_answer = self.may_answer() || mutant::is(Mutant::RoleBeforeMerge);
         let Some(number) = number else {
             self.counts.unknown += 1;
@@ -321,6 +326,9 @@ impl Node {
             return;
         };
         self.counts.merged += 1;
+        if let Some((slot, true)) = known {
+            self.sender.install(record.key, slot);
+        }
         let answer = self.sas.merged(record.key, version, number, memory.hot, now);
         if may_answer {
             self.answers.extend(answer);

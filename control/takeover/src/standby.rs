@@ -339,10 +339,12 @@ impl Node {
     /// What a stale takeover does with static SAs (F24).
     fn make_stale(&mut self, partner_reigned_last: bool, memory: Memory<'_>, now: Nanos) {
         let mut held = 0;
-        for entry in self.sas.entries_mut() {
+        let Self { sas, sender, .. } = self;
+        for entry in sas.entries_mut() {
             let nothing_to_jump_from = !entry.basis && partner_reigned_last;
             if entry.held || entry.stale() == Stale::Hold || nothing_to_jump_from {
                 entry.hold(memory.hot);
+                sender.remove(entry.sa.key);
                 held += 1;
             }
         }

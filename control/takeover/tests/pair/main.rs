@@ -1,188 +1,12 @@
-//! Two nodes over a network without faults: they find their roles, the standby is synchronized, each takeover is fresh.
+//! Two nodes of a pair, rule by rule. The simulation of the testbed tries what these tests do not think of.
+
+mod world;
 
 use std::sync::atomic::Ordering;
-use tandem_lease::NodeNumber;
-use tandem_shm::{Handling, HotState, Marks, ROLE_ACTIVE};
-use tandem_takeover::{
-    Action, Config, Input, Known, MESSAGE_MAX, MS, Memory, Nanos, Node, Sa, SaKey, Segment, Sight, Stale, Way,
-};
-
-const SPI: u32 = 0x1001;
-
-struct Machine {
-    hot: HotState,
-    inbound: Marks,
-    outbound: Marks,
-    node: Node,
-    incarnation: u64,
-    number: NodeNumber,
-    alive: bool,
-    history: Vec<String>,
-    control: Vec<Action>,
-}
-
-impl Machine {
-    fn new(number: NodeNumber, now: Nanos) -> Self {
-        let mut config = Config::new(number, 2);
-        config.cold_wait = 300 * MS;
-        let mut machine = Self {
-            hot: HotState::create(4).unwrap(),
-            inbound: Marks::new(4),
-            outbound: Marks::new(4),
-            node: Node::new(config, false, now),
-            incarnation: 0,
-            number,
-            alive: true,
-            history: Vec::new(),
-            control: Vec::new(),
-        };
-        machine.grant(now);
-        for (way, known) in [(Way::In, Known::Never), (Way::Out, Known::Never)] {
-            let key = SaKey { way, spi: SPI, fingerprint: 9 };
-            machine.input(Input::Install(Sa { key, slot: 1, stale: Stale::Jump, known }), now);
-        }
-        machine
-    }
-
-    fn grant(&mut self, now: Nanos) {
-        self.incarnation += 1;
-        let term = self.node_number().next_above(0).unwrap();
-        let grant = Input::Grant {
-            taken: 0,
-            reserved: term + 1000,
-            reign: 0,
-            incarnation: self.incarnation,
-            eligible: true,
-        };
-        self.input(grant, now);
-    }
-
-    fn node_number(&self) -> NodeNumber {
-        self.number
-    }
-
-    fn memory(&self) -> Memory<'_> {
-        Memory { hot: &self.hot, inbound: &self.inbound, outbound: &self.outbound }
-    }
-
-    fn input(&mut self, input: Input, now: Nanos) {
-        let memory = Memory { hot: &self.hot, inbound: &self.inbound, outbound: &self.outbound };
-        self.node.handle(input, memory, now);
-    }
-
-    fn is_active(&self) -> bool {
-        self.alive && self.hot.header().role.load(Ordering::Acquire) == ROLE_ACTIVE
-    }
-
-    fn state(&self, now: Nanos) -> &'static str {
-        self.node.status(self.memory(), now).state
-    }
-
-    fn seal_a_packet(&self) -> u64 {
-        let strict =
-            Handling::of_word(self.hot.header().handling.load(Ordering::Acquire)) == Handling::Strict;
-        let sa = self.hot.outbound(1).unwrap();
-        let number =
-            tandem_esp::sequence::take(sa, 1, strict).map(|mut range| range.next().unwrap()).unwrap_or(0);
-        self.outbound.set(1, &tandem_shm::settle());
-        number
-    }
-
-    fn accept(&self, number: u64) {
-        let sa = self.hot.inbound(1).unwrap();
-        let _ = tandem_esp::window::accept(&sa.top, &sa.window, number);
-        self.inbound.set(1, &tandem_shm::settle());
-    }
-}
-
-struct World {
-    now: Nanos,
-    nodes: [Machine; 2],
-}
-
-impl World {
-    fn new() -> Self {
-        let now = 1000 * MS;
-        Self { now, nodes: [Machine::new(NodeNumber::Zero, now), Machine::new(NodeNumber::One, now)] }
-    }
-
-    fn run(&mut self, span: Nanos) {
-        let end = self.now + span;
-        while self.now < end {
-            self.now += MS / 4;
-            self.turn();
-        }
-    }
-
-    fn turn(&mut self) {
-        let now = self.now;
-        let mut messages: Vec<(usize, u8, Vec<u8>)> = Vec::new();
-        let incarnations = [self.nodes[0].incarnation, self.nodes[1].incarnation];
-        for index in 0..2 {
-            let other_alive = self.nodes[1 - index].alive;
-            let machine = &mut self.nodes[index];
-            if !machine.alive {
-                continue;
-            }
-            let segment = Segment { up: true, has_witness: true, witness_seen: Some(now) };
-            machine.input(Input::Sight(Sight { forwarding: true, segments: vec![segment; 2] }), now);
-            if other_alive {
-                machine.input(Input::SessionUp { partner_incarnation: incarnations[1 - index] }, now);
-                let incarnation = machine.incarnation;
-                machine.input(Input::Applied { incarnation, position: 5, end_of_bulk: true }, now);
-            } else {
-                machine.input(Input::SessionDown, now);
-            }
-            let memory = Memory { hot: &machine.hot, inbound: &machine.inbound, outbound: &machine.outbound };
-            machine.node.handle_timeout(true, memory, now);
-            let mut buffer = Vec::new();
-            while let Some(paths) = machine.node.poll_transmit(&mut buffer, memory, now) {
-                assert!(buffer.len() <= MESSAGE_MAX);
-                for path in 0..2 {
-                    if paths & (1 << path) != 0 {
-                        messages.push((1 - index, path, buffer.clone()));
-                    }
-                }
-            }
-            while let Some(action) = machine.node.poll_action() {
-                match action {
-                    Action::Handling { word } => machine.input(Input::WorkersPassed { word }, now),
-                    Action::Persist { id, .. } => machine.input(Input::Persisted { id }, now),
-                    Action::Joining { incarnation } => {
-                        machine.input(Input::Quiet { incarnation, position: 5 }, now)
-                    }
-                    Action::NeedGrant { .. } => machine.grant(now),
-                    Action::History { step, text } => {
-                        machine.history.push(format!("{} {step}: {text}", now / MS))
-                    }
-                    other => machine.control.push(other),
-                }
-            }
-        }
-        for (to, path, message) in messages {
-            let machine = &mut self.nodes[to];
-            if machine.alive {
-                let memory =
-                    Memory { hot: &machine.hot, inbound: &machine.inbound, outbound: &machine.outbound };
-                machine.node.handle_message(path, &message, memory, now).unwrap();
-            }
-        }
-    }
-
-    fn settle(&mut self) -> (usize, usize) {
-        self.run(3000 * MS);
-        let active = self.nodes.iter().position(Machine::is_active).expect("one node is active");
-        let standby = 1 - active;
-        assert!(!self.nodes[standby].is_active());
-        let states = (self.nodes[active].state(self.now), self.nodes[standby].state(self.now));
-        assert_eq!(states, ("strict", "synchronized"), "{:#?}", self.story());
-        (active, standby)
-    }
-
-    fn story(&self) -> Vec<&String> {
-        self.nodes.iter().flat_map(|node| &node.history).collect()
-    }
-}
+use tandem_esp::window::{self, Verdict};
+use tandem_shm::Handling;
+use tandem_takeover::{Action, Input, Known, MS, Stale};
+use world::{Machine, World};
 
 #[test]
 fn two_cold_nodes_become_one_active_and_one_synchronized() {
@@ -212,8 +36,8 @@ fn the_standby_takes_over_fresh_and_goes_on_past_every_number() {
     let sa = world.nodes[standby].hot.inbound(1).unwrap();
     for number in 1..200 {
         assert_ne!(
-            tandem_esp::window::check(&sa.top, &sa.window, number),
-            tandem_esp::window::Verdict::Fresh,
+            window::check(&sa.top, &sa.window, number),
+            Verdict::Fresh,
             "{number} could be delivered twice"
         );
     }
@@ -230,9 +54,194 @@ fn a_node_that_returns_is_synchronized_and_takes_over_in_its_turn() {
         // It returns with its incarnation file and an empty memory.
         let now = world.now;
         let incarnation = world.nodes[active].incarnation;
-        let mut machine = Machine::new(world.nodes[active].number, now);
+        let mut machine = Machine::new(world.nodes[active].number, now, Known::UpTo(1 << 20), Stale::Jump);
         machine.incarnation = incarnation;
         machine.grant(now);
         world.nodes[active] = machine;
     }
+}
+
+fn handling(machine: &Machine) -> Handling {
+    Handling::of_word(machine.hot.header().handling.load(Ordering::Acquire))
+}
+
+fn said(machine: &Machine, step: &str) -> usize {
+    machine.history.iter().filter(|line| line.split(' ').nth(1) == Some(&format!("{step}:"))).count()
+}
+
+#[test]
+fn the_active_node_goes_alone_after_the_silence_of_the_standby_and_not_before() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    world.nodes[standby].alive = false;
+    world.run(27 * MS);
+    assert_eq!(world.nodes[active].state(world.now), "strict");
+    world.run(8 * MS);
+    assert_eq!(world.nodes[active].state(world.now), "alone");
+    assert_eq!(handling(&world.nodes[active]), Handling::Alone);
+}
+
+#[test]
+fn a_goodbye_ends_strictness_at_once_and_a_new_incarnation_joins_again() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    let before = world.nodes[standby].incarnation;
+    world.nodes[standby].session = false;
+    world.run(2900 * MS);
+    assert_eq!(world.nodes[active].state(world.now), "strict", "a short pause of control changes nothing");
+    world.run(200 * MS);
+    assert_eq!(world.nodes[active].state(world.now), "alone");
+    world.nodes[standby].session = true;
+    let (again, _) = world.settle();
+    assert_eq!(again, active);
+    assert!(world.nodes[standby].incarnation > before);
+}
+
+#[test]
+fn a_node_that_was_stopped_neither_goes_alone_nor_takes_over_by_its_own_pause() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    world.nodes[standby].stopped = true;
+    world.run(10 * MS);
+    world.nodes[standby].stopped = false;
+    world.run(20 * MS);
+    assert!(!world.nodes[standby].is_active(), "its own pause is no silence of the partner");
+    world.nodes[active].stopped = true;
+    world.run(2000 * MS);
+    assert!(world.nodes[standby].is_active());
+    world.nodes[active].stopped = false;
+    world.run(MS);
+    assert!(!world.nodes[active].is_active(), "{:#?}", world.story());
+    assert_eq!(said(&world.nodes[active], "alone"), 0, "it was strict to its end");
+    let (now_active, _) = world.settle();
+    assert_eq!(now_active, standby);
+}
+
+#[test]
+fn an_isolated_active_node_fences_itself_and_the_other_takes_over() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    world.connected = false;
+    world.nodes[active].sees = false;
+    world.run(60 * MS);
+    assert!(!world.nodes[active].is_active() && world.nodes[standby].is_active(), "{:#?}", world.story());
+}
+
+#[test]
+fn an_isolated_standby_does_not_take_over() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    world.connected = false;
+    world.nodes[standby].sees = false;
+    world.run(500 * MS);
+    assert!(world.nodes[active].is_active() && !world.nodes[standby].is_active());
+    assert_eq!(world.nodes[active].state(world.now), "alone");
+}
+
+#[test]
+fn the_node_that_sees_more_segments_becomes_active_while_it_is_fresh() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    world.nodes[active].sees = false;
+    world.run(40 * MS);
+    assert!(world.nodes[standby].is_active() && !world.nodes[active].is_active(), "{:#?}", world.story());
+    world.nodes[active].sees = true;
+    let (still, _) = world.settle();
+    assert_eq!(still, standby, "equal sight changes nothing");
+}
+
+#[test]
+fn an_operator_changes_the_roles_of_a_synchronized_pair() {
+    for at in [0, 1] {
+        let mut world = World::new();
+        let (active, standby) = world.settle();
+        let now = world.now;
+        world.nodes[if at == 0 { active } else { standby }].input(Input::SwitchOver, now);
+        world.run(20 * MS);
+        assert!(world.nodes[standby].is_active() && !world.nodes[active].is_active(), "{:#?}", world.story());
+        assert_eq!(world.settle(), (standby, active));
+    }
+}
+
+#[test]
+fn a_stale_takeover_jumps_or_holds_as_the_map_says() {
+    for (stale, carries) in [(Stale::Jump, true), (Stale::Hold, false)] {
+        let mut world = World::with(Known::Never, stale);
+        let (active, standby) = world.settle();
+        world.nodes[standby].session = false;
+        world.run(3200 * MS);
+        assert_eq!(world.nodes[active].state(world.now), "alone");
+        let mut last = 0;
+        for _ in 0..5000 {
+            last = last.max(world.nodes[active].seal_a_packet());
+        }
+        world.nodes[active].alive = false;
+        world.run(100 * MS);
+        assert!(world.nodes[standby].is_active());
+        let next = world.nodes[standby].seal_a_packet();
+        assert_eq!(next > last, carries, "{stale:?}: {next} after {last}");
+        assert_eq!(next == 0, !carries);
+    }
+}
+
+#[test]
+fn two_active_nodes_become_one_that_knows_what_both_did() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    world.connected = false;
+    world.run(100 * MS);
+    assert!(world.nodes[0].is_active() && world.nodes[1].is_active(), "live segments and no path");
+    for number in 1000..1100 {
+        world.nodes[active].accept(number);
+    }
+    let used = (0..100).map(|_| world.nodes[active].seal_a_packet()).max().unwrap();
+    world.run(5 * MS);
+    world.connected = true;
+    let (winner, loser) = world.settle();
+    assert_eq!((winner, loser), (standby, active), "the later term wins");
+    let sa = world.nodes[winner].hot.inbound(1).unwrap();
+    for number in 1000..1100 {
+        assert_ne!(
+            window::check(&sa.top, &sa.window, number),
+            Verdict::Fresh,
+            "{number} would be delivered twice"
+        );
+    }
+    assert!(world.nodes[winner].seal_a_packet() > used);
+    assert_eq!(said(&world.nodes[winner], "both-active"), 1, "{:#?}", world.story());
+}
+
+#[test]
+fn an_sa_whose_numbers_are_lost_carries_nothing_until_the_partner_tells_them() {
+    let mut world = World::with(Known::Lost, Stale::Jump);
+    let (active, _) = world.settle();
+    assert_eq!(world.nodes[active].seal_a_packet(), 0);
+    assert!(
+        world.nodes.iter().all(|machine| machine.node.held().count() == 2),
+        "no node learns it from the other"
+    );
+}
+
+#[test]
+fn a_cold_node_that_overhears_its_partner_waits() {
+    let mut world = World::new();
+    world.connected = false;
+    world.nodes[1].alive = false;
+    for _ in 0..100 {
+        let now = world.now;
+        world.nodes[0].input(Input::Overheard, now);
+        world.run(10 * MS);
+    }
+    assert!(!world.nodes[0].is_active());
+    world.run(400 * MS);
+    assert!(world.nodes[0].is_active(), "what is silent at last is gone");
+}
+
+#[test]
+fn every_takeover_is_announced_and_noted() {
+    let mut world = World::new();
+    let (active, _) = world.settle();
+    let control = &world.nodes[active].control;
+    assert!(control.contains(&Action::Announce));
+    assert!(control.iter().any(|action| matches!(action, Action::Reign { own: true, .. })));
 }
