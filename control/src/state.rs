@@ -1,7 +1,7 @@
-//! The state directory: node key and term file, made together by `tandemctl node init`.
+//! The state directory: node key, term file and numbers file, made together by `tandemctl node init`.
 //!
-//! Both live in the folder `node`, which appears with both in it or not at all. A process that uses them
-//! holds a lock, so that two never take the same term.
+//! All live in the folder `node`, which appears with all in it or not at all. A process that uses them
+//! holds a lock, so that two never take the same term. The numbers file is written by the data plane.
 
 use nix::unistd::geteuid;
 use std::fs::{self, File, OpenOptions};
@@ -9,6 +9,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tandem_api::operator::TermStatus;
+use tandem_api::pair::Grant;
+use tandem_lease::numbers::Numbers;
 use tandem_lease::{DecodeError, FILE_MAX, NodeNumber, TermError, TermFile};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, Zeroizing};
@@ -18,14 +20,40 @@ const KEY_FORMAT: &str = "tandem-node-key 1";
 const KEY_FILE_MAX: u64 = 256;
 
 /// Key and terms of this node, locked for this process.
-#[derive(Debug)]
 pub struct NodeState {
     folder: PathBuf,
     _lock: File,
+    secret: StaticSecret,
     public_key: PublicKey,
     terms: TermFile,
     /// Written as taken, and not given to a data plane.
     unused: Option<u64>,
+    /// The reserved terms are those of the data plane's memory.
+    opened: bool,
+    /// Highest term that was heard of and could not be written yet: above the file.
+    unwritten: u64,
+    /// Newest reign that could not be written yet.
+    unnoted: u64,
+    /// Highest incarnation that somebody has seen of this node.
+    seen_incarnation: u64,
+    /// The incarnation of the file is not the data plane's: it has ended, or was never this memory's.
+    incarnation_over: bool,
+}
+
+/// The memory of the data plane that an incarnation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// New: what the earlier one has taken of the reserved terms, nobody knows. They all count as used (F2).
+    Lost,
+    /// The one that the terms were granted to: after a goodbye or a demotion.
+    Kept,
+}
+
+impl std::fmt::Debug for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut state = f.debug_struct("NodeState");
+        state.field("folder", &self.folder).field("terms", &self.terms).finish_non_exhaustive()
+    }
 }
 
 /// Why the state directory cannot be used.
@@ -54,6 +82,12 @@ pub enum StateError {
     /// The key file is damaged or open to others.
     #[error("node key {0}: {1}")]
     Key(PathBuf, String),
+    /// The partner's key is the own one.
+    #[error(
+        "the partner's key is the key of this node: give `partner-key` what `tandemctl node show` prints on the \
+         partner, and where the state directory was copied, make a new node of the copy"
+    )]
+    SameKey,
     /// No term is left.
     #[error(transparent)]
     Exhausted(#[from] TermError),
@@ -95,10 +129,25 @@ pub fn init(state_directory: &Path) -> Result<[u8; 32], StateError> {
     write_synced(&draft.join("key"), text.as_bytes())?;
     let terms = TermFile::new(file_id, NodeNumber::Zero);
     write_synced(&draft.join("terms"), terms.encode().as_bytes())?;
+    write_synced(&draft.join("numbers"), &Numbers::new(file_id).image())?;
     sync_directory(&draft)?;
     fs::rename(&draft, &folder).map_err(at(&folder))?;
     sync_directory(state_directory)?;
     Ok(PublicKey::from(&secret).to_bytes())
+}
+
+/// The public key of the node in this state directory, also while tandem-control runs.
+///
+/// # Errors
+/// If there is none, or it is damaged or open to others.
+pub fn public_key(state_directory: &Path) -> Result<[u8; 32], StateError> {
+    let path = state_directory.join("node").join("key");
+    match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(StateError::Missing(state_directory.to_owned()))
+        }
+        _ => Ok(PublicKey::from(&read_key(&path, Reader::OwnerOrRoot)?).to_bytes()),
+    }
 }
 
 impl NodeState {
@@ -112,13 +161,202 @@ impl NodeState {
             return Err(StateError::Missing(state_directory.to_owned()));
         }
         let lock = lock(state_directory)?;
-        let public_key = PublicKey::from(&read_key(&folder.join("key"))?);
+        let secret = read_key(&folder.join("key"), Reader::Owner)?;
         let path = folder.join("terms");
         let mut bytes = Vec::new();
         let file = File::open(&path).map_err(at(&path))?;
         file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(at(&path))?;
         let terms = TermFile::decode(&bytes).map_err(|error| StateError::Terms(path, error))?;
-        Ok(Self { folder, _lock: lock, public_key, terms, unused: None })
+        let numbers = folder.join("numbers");
+        // A node of an earlier version that never carried traffic; otherwise its numbers are lost (F40).
+        if !terms.ever_used() && fs::symlink_metadata(&numbers).is_err() {
+            write_synced(&numbers, &Numbers::new(terms.file_id).image())?;
+            sync_directory(&folder)?;
+        }
+        Ok(Self {
+            folder,
+            _lock: lock,
+            public_key: PublicKey::from(&secret),
+            secret,
+            terms,
+            unused: None,
+            opened: false,
+            unwritten: 0,
+            unnoted: 0,
+            seen_incarnation: 0,
+            incarnation_over: false,
+        })
+    }
+
+    /// Secret key of this node, for the session with its partner.
+    #[must_use]
+    pub fn secret_key(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(*self.secret.as_bytes())
+    }
+
+    /// Public key.
+    #[must_use]
+    pub fn public_key_bytes(&self) -> [u8; 32] {
+        self.public_key.to_bytes()
+    }
+
+    /// Id of the term file.
+    #[must_use]
+    pub fn file_id(&self) -> [u8; 16] {
+        self.terms.file_id
+    }
+
+    /// The numbers file of static SAs, which the data plane writes (F40).
+    #[must_use]
+    pub fn numbers_file(&self) -> PathBuf {
+        self.folder.join("numbers")
+    }
+
+    /// Number of this node beside this partner: by the order of the keys (F1). Without one it keeps the number
+    /// that the file has (0 from `node init`), whose terms it alone may take.
+    ///
+    /// # Errors
+    /// If it has the partner's key.
+    pub fn node_number(&self, partner: Option<&[u8; 32]>) -> Result<NodeNumber, StateError> {
+        match partner {
+            None => Ok(self.terms.node),
+            Some(partner) => {
+                NodeNumber::of_keys(self.public_key.as_bytes(), partner).ok_or(StateError::SameKey)
+            }
+        }
+    }
+
+    /// Highest even and odd term that this node knows of; what the partner is told in each session.
+    #[must_use]
+    pub fn highest(&self, partner: &[u8; 32]) -> [u64; 2] {
+        self.terms.highest(partner)
+    }
+
+    /// The partner has told the highest even and odd term that it knows ([`NodeState::highest`] there): the
+    /// file is paired with it, and above both (F1, F2). At each session, before anything else is made of it;
+    /// [`NodeState::grant`] after it. Where the node number changes by it, the data plane must start anew.
+    ///
+    /// # Errors
+    /// If it cannot be written: then the node is not eligible. If both have one key, or no term is left.
+    pub fn pair(&mut self, partner: &[u8; 32], highest: [u64; 2]) -> Result<(), StateError> {
+        let node = self.node_number(Some(partner))?;
+        self.heard_of(highest[0].max(highest[1]));
+        if let Some(next) = self.terms.pair(partner, node, highest)? {
+            let (old, new) = (self.terms.node.number(), next.node.number());
+            tracing::info!(old, new, taken = next.taken(), "the term file follows the partner's");
+            self.write(next)?;
+        }
+        Ok(())
+    }
+
+    /// What the data plane may use beside this partner; all of it is on disk when this returns. The first one
+    /// of a process counts all that was reserved before as used, unless [`NodeState::resumes`]. Not for a
+    /// gateway without partner, which takes its term by [`NodeState::take_term`].
+    ///
+    /// # Errors
+    /// If it cannot be written, or none is left.
+    pub fn grant(&mut self, partner: &[u8; 32]) -> Result<Grant, StateError> {
+        let node = self.node_number(Some(partner))?;
+        self.catch_up()?;
+        if self.incarnation_over || self.terms.incarnation() == 0 {
+            self.new_incarnation(Memory::Kept)?;
+        }
+        if !self.opened {
+            let (next, _) = self.terms.open()?;
+            self.write(next)?;
+            self.opened = true;
+            self.unused = None;
+        }
+        let eligible = self.terms.eligible(Some(partner), node);
+        let terms = &self.terms;
+        Ok(Grant {
+            taken: terms.taken(),
+            // Reserved terms may be of the other parity, or not above the partner's.
+            reserved: if eligible { terms.reserved() } else { terms.taken() },
+            reign: terms.reign(),
+            incarnation: terms.incarnation(),
+            eligible,
+        })
+    }
+
+    /// What takes the right to become active from the data plane, where [`NodeState::pair`] or
+    /// [`NodeState::grant`] has failed: a partner that knows more than the file must not be met with its terms (F2).
+    #[must_use]
+    pub fn nothing_granted(&self) -> Grant {
+        let (taken, incarnation) = (self.terms.taken(), self.terms.incarnation());
+        Grant { taken, reserved: taken, reign: self.terms.reign(), incarnation, eligible: false }
+    }
+
+    /// A data plane says that it has this incarnation (0: none). Gives whether it is the file's: then its memory
+    /// is the one that the reserved terms were granted to, by an earlier control process too, and it goes on with
+    /// them. Otherwise [`NodeState::new_incarnation`] with [`Memory::Lost`] is due. Before the first
+    /// [`NodeState::grant`] after a connect, after [`NodeState::heard_term`].
+    pub fn resumes(&mut self, incarnation: u64) -> bool {
+        self.seen_incarnation(incarnation);
+        // A new incarnation for lost memory and the end of the terms reserved before are one write: whoever has
+        // this incarnation took no term of another memory.
+        let resumes = incarnation != 0 && incarnation == self.terms.incarnation();
+        self.opened |= resumes && self.terms.is_open();
+        resumes
+    }
+
+    /// Somebody (the partner) has seen this incarnation of this node. Where the file does not know it (an old
+    /// copy was restored), the next grant brings a new one above it.
+    pub fn seen_incarnation(&mut self, incarnation: u64) {
+        self.seen_incarnation = self.seen_incarnation.max(incarnation);
+        self.incarnation_over |= incarnation > self.terms.incarnation();
+    }
+
+    /// A new incarnation of this node's memory; on disk when this returns. At each start of a data plane without
+    /// memory ([`Memory::Lost`]), after a goodbye and after a demotion ([`Memory::Kept`]); then
+    /// [`NodeState::grant`].
+    ///
+    /// # Errors
+    /// If it cannot be written; then the next grant tries again.
+    pub fn new_incarnation(&mut self, memory: Memory) -> Result<u64, StateError> {
+        self.incarnation_over = true;
+        if memory == Memory::Lost {
+            self.opened = false;
+        }
+        let (incarnation, mut next) = self.terms.next_incarnation(self.seen_incarnation)?;
+        if !self.opened {
+            (next, _) = next.open()?;
+        }
+        self.write(next)?;
+        self.incarnation_over = false;
+        self.opened = true;
+        self.unused = None;
+        Ok(incarnation)
+    }
+
+    /// A reign has begun, of either node (F27); [`NodeState::grant`] after it has terms above it.
+    ///
+    /// # Errors
+    /// If it cannot be written, or none is left; then the next grant tries again.
+    pub fn note_reign(&mut self, term: u64) -> Result<(), StateError> {
+        self.unnoted = self.unnoted.max(term);
+        self.catch_up()
+    }
+
+    /// Writes what was heard of and could not be written.
+    fn catch_up(&mut self) -> Result<(), StateError> {
+        if let Some(next) = self.terms.note_reign(self.unnoted)? {
+            self.write(next)?;
+            self.unused = None;
+        }
+        if let Some(next) = self.terms.reserve_above(self.unwritten)? {
+            tracing::warn!(
+                term = self.unwritten,
+                "the term file did not know this term: it was lifted above it"
+            );
+            self.write(next)?;
+            self.unused = None;
+        }
+        Ok(())
+    }
+
+    fn heard_of(&mut self, term: u64) {
+        self.unwritten = self.unwritten.max(term);
     }
 
     /// Public key, hexadecimal.
@@ -135,8 +373,10 @@ impl NodeState {
         if let Some(term) = self.unused {
             return Ok(term);
         }
+        self.catch_up()?;
         let (term, next) = self.terms.take_at_start()?;
         self.write(next)?;
+        self.opened = false;
         self.unused = Some(term);
         Ok(term)
     }
@@ -152,12 +392,8 @@ impl NodeState {
     /// # Errors
     /// If it cannot be written, or none is left.
     pub fn heard_term(&mut self, term: u64) -> Result<(), StateError> {
-        if let Some(next) = self.terms.reserve_above(term)? {
-            tracing::warn!(term, "the term file did not know this term: it was lifted above it");
-            self.write(next)?;
-            self.unused = None;
-        }
-        Ok(())
+        self.heard_of(term);
+        self.catch_up()
     }
 
     /// For `show status`.
@@ -190,11 +426,22 @@ impl NodeState {
     }
 }
 
-fn read_key(path: &Path) -> Result<StaticSecret, StateError> {
+/// Who may read the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// The daemon: a key of another user is a mistake of whoever made it.
+    Owner,
+    /// The operator, who looks at it as root.
+    OwnerOrRoot,
+}
+
+fn read_key(path: &Path, reader: Reader) -> Result<StaticSecret, StateError> {
     let wrong = |what: &str| StateError::Key(path.to_owned(), what.to_owned());
     let file = File::open(path).map_err(at(path))?;
     let metadata = file.metadata().map_err(at(path))?;
-    if metadata.mode() & 0o077 != 0 || metadata.uid() != geteuid().as_raw() {
+    let user = geteuid();
+    let allowed = metadata.uid() == user.as_raw() || (reader == Reader::OwnerOrRoot && user.is_root());
+    if metadata.mode() & 0o077 != 0 || !allowed {
         return Err(wrong("others may read it: `chown` it to the user of tandem-control and `chmod 600` it"));
     }
     let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_MAX as usize + 1));
@@ -235,83 +482,4 @@ fn sync_directory(path: &Path) -> Result<(), StateError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn init_makes_key_and_terms_once_and_for_the_owner_only() {
-        let directory = tempfile::tempdir().unwrap();
-        let public = init(directory.path()).unwrap();
-        for name in ["node/key", "node/terms"] {
-            let metadata = fs::metadata(directory.path().join(name)).unwrap();
-            assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
-        }
-        let before = fs::read(directory.path().join("node/key")).unwrap();
-        assert!(matches!(init(directory.path()), Err(StateError::Exists(_))));
-        assert_eq!(fs::read(directory.path().join("node/key")).unwrap(), before);
-        assert_eq!(NodeState::open(directory.path()).unwrap().public_key(), hex::encode(public));
-    }
-
-    #[test]
-    fn what_a_killed_init_left_is_no_node_and_does_not_stop_the_next() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("node.new")).unwrap();
-        fs::write(directory.path().join("node.new/key"), "half").unwrap();
-        assert!(matches!(NodeState::open(directory.path()), Err(StateError::Missing(_))));
-        init(directory.path()).unwrap();
-        NodeState::open(directory.path()).unwrap();
-    }
-
-    #[test]
-    fn two_processes_cannot_have_the_same_node() {
-        let directory = tempfile::tempdir().unwrap();
-        init(directory.path()).unwrap();
-        let first = NodeState::open(directory.path()).unwrap();
-        assert!(matches!(NodeState::open(directory.path()), Err(StateError::Locked(_))));
-        drop(first);
-        NodeState::open(directory.path()).unwrap();
-    }
-
-    #[test]
-    fn each_start_takes_another_term_and_one_that_went_nowhere_is_used_later() {
-        let directory = tempfile::tempdir().unwrap();
-        init(directory.path()).unwrap();
-        let mut state = NodeState::open(directory.path()).unwrap();
-        assert_eq!(state.take_term().unwrap(), 2);
-        assert_eq!(state.take_term().unwrap(), 2);
-        state.term_is_used();
-        assert_eq!(state.take_term().unwrap(), 4);
-        drop(state);
-        // What a process took and did not use may have been used for all that the next one knows.
-        assert_eq!(NodeState::open(directory.path()).unwrap().take_term().unwrap(), 6);
-    }
-
-    #[test]
-    fn a_term_heard_of_is_never_given_out() {
-        let directory = tempfile::tempdir().unwrap();
-        init(directory.path()).unwrap();
-        let mut state = NodeState::open(directory.path()).unwrap();
-        state.take_term().unwrap();
-        state.heard_term(1000).unwrap();
-        assert_eq!(state.take_term().unwrap(), 1002);
-        drop(state);
-        assert!(NodeState::open(directory.path()).unwrap().take_term().unwrap() > 1002);
-    }
-
-    #[test]
-    fn a_damaged_term_file_or_an_open_key_is_refused_with_a_cure() {
-        let directory = tempfile::tempdir().unwrap();
-        init(directory.path()).unwrap();
-        let terms = directory.path().join("node/terms");
-        let good = fs::read(&terms).unwrap();
-        fs::write(&terms, &good[..good.len() - 3]).unwrap();
-        let error = NodeState::open(directory.path()).unwrap_err();
-        assert!(error.to_string().contains("node init"), "{error}");
-        fs::write(&terms, good).unwrap();
-        let key = directory.path().join("node/key");
-        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-        let error = NodeState::open(directory.path()).unwrap_err();
-        assert!(error.to_string().contains("chmod 600"), "{error}");
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod daemon;
 pub mod fib;
 pub mod harness;
+pub mod keeper;
 pub mod netlink;
 pub mod pair;
 pub mod pipeline;

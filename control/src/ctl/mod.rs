@@ -180,9 +180,15 @@ enum Config {
 #[derive(Debug, Subcommand)]
 #[command(infer_subcommands = true)]
 enum Node {
-    /// Make node key and term file, once in the life of a node.
+    /// Make node key, term file and numbers file, once in the life of a node.
     Init {
         /// Where they are kept (`state-directory` of the configuration).
+        #[arg(long, default_value = "/var/lib/tandem")]
+        state_directory: PathBuf,
+    },
+    /// Print the public key of this node: `partner-key` in the configuration of its partner.
+    Show {
+        /// Where the key is kept (`state-directory` of the configuration).
         #[arg(long, default_value = "/var/lib/tandem")]
         state_directory: PathBuf,
     },
@@ -299,6 +305,12 @@ fn run(arguments: &Arguments, text: &mut String) -> Result<(), Failed> {
                 format!("node key and term file made in {directory}\npublic key {}\n", made.public_key)
             });
         }
+        Command::Node { what: Node::Show { state_directory } } => {
+            let public_key = state::public_key(state_directory)
+                .map_err(|error| Failed::Refused { code: "refused", message: error.to_string() })?;
+            let key = PublicKey { public_key: hex::encode(public_key) };
+            *text = shown(json, &key, |key| format!("{}\n", key.public_key));
+        }
         Command::Detach => {
             *text = ask(client()?, Method::Detach, json, |detached: &Detached| {
                 let removed = detached.routes_removed;
@@ -317,6 +329,11 @@ fn run(arguments: &Arguments, text: &mut String) -> Result<(), Failed> {
 struct Initialized {
     public_key: String,
     state_directory: PathBuf,
+}
+
+#[derive(Serialize)]
+struct PublicKey {
+    public_key: String,
 }
 
 #[derive(Serialize)]

@@ -84,6 +84,12 @@ impl TermFile {
         self.reserved
     }
 
+    /// May reserved terms have been taken without a note in the file?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.pool == Pool::Open
+    }
+
     /// Newest incarnation of this node's memory that was given out; 0 for none.
     #[must_use]
     pub fn incarnation(&self) -> u64 {

@@ -62,12 +62,15 @@ impl Machine {
         }
     }
 
-    /// Notes a reign, and grants its memory what is reserved then, unless that has the other parity still.
-    fn note(&mut self, reign: u64) {
+    /// Notes a reign, and grants its memory what is reserved then, if the node is eligible, and its memory has
+    /// the parity of the file.
+    fn note(&mut self, reign: u64, partner: PublicKey) {
         if let Some(next) = self.file.note_reign(reign).unwrap() {
             self.file = reread(&next);
             if let Some((node, terms)) = &mut self.terms
                 && *node == self.file.node
+                && NodeNumber::of_keys(&self.key, &partner)
+                    .is_some_and(|node| self.file.eligible(Some(&partner), node))
             {
                 *terms = self.file.terms();
             }
@@ -127,7 +130,10 @@ proptest! {
                         highest = highest.max(term);
                     }
                 }
-                Step::Note(node) => nodes[usize::from(node)].note(highest),
+                Step::Note(node) => {
+                    let partner = nodes[usize::from(!node)].key;
+                    nodes[usize::from(node)].note(highest, partner);
+                }
                 Step::Session => {
                     let [left, right] = &mut nodes;
                     session(left, right);
@@ -142,7 +148,8 @@ proptest! {
                 Step::Replace(key) => {
                     // What the old machine used must have been heard of: a reign that nobody heard of takes new
                     // keys of the operator (F2). The new key lies on either side of the partner's.
-                    nodes[1].note(highest);
+                    let old = nodes[0].key;
+                    nodes[1].note(highest, old);
                     nodes[0] = Machine::new([if key % 2 == 0 { 1 } else { 3 }; 32]);
                     nodes[0].key[31] = key;
                     copies[0] = None;
@@ -151,7 +158,8 @@ proptest! {
                 Step::Restore(node) => {
                     let at = usize::from(node);
                     if let Some(copy) = &copies[at] {
-                        nodes[1 - at].note(highest);
+                        let key = nodes[at].key;
+                        nodes[1 - at].note(highest, key);
                         nodes[at].file = copy.clone();
                         nodes[at].terms = None;
                         let [left, right] = &mut nodes;
