@@ -1,14 +1,15 @@
 //! A worker: one thread on one core, run to completion.
 //!
-//! A round is: for each interface take back what was sent, offer free frames, receive a batch and send
-//! it on its way; then what the slow path handed back; then hand out what is queued; then announce a
-//! quiet point, at which the worker holds no reference into any snapshot. A worker without work spins a
-//! few hundred rounds and then sleeps in `poll`.
+//! A round begins with a look at role and handling, which hold for all of it. Then, for each interface: take back
+//! what was sent, offer free frames, send on what has waited for the partner long enough, receive a batch and send it
+//! on its way; then what the slow path handed back; then hand out what is queued; then say what handling the round
+//! went by, and announce a quiet point, at which the worker holds no reference into any snapshot. A worker without
+//! work spins a few hundred rounds and then sleeps in `poll`.
 
 use crate::any_port::AnyPort;
 use crate::counters::Counts;
 use crate::fib::PortIndex;
-use crate::pipeline::{self, Io, Pipeline, PortSlot, Shared};
+use crate::pipeline::{self, Duty, Io, Pipeline, PortSlot, Shared};
 use crate::slow_path::{Punt, Return, ReturnKind};
 use crate::tables::PORTS_MAX;
 use arrayvec::ArrayVec;
@@ -22,14 +23,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::Thread;
 use tandem_api::counters::{Counter, DropReason};
 use tandem_api::dataplane::Idle;
-use tandem_shm::Reader;
+use tandem_shm::{Bell, Reader};
 use tandem_xsk::{Batch, FreeList, Port, PortStatistics, SocketConfig, Umem, XskPort};
 
 /// Rounds without work before a worker sleeps.
 const SPIN_ROUNDS: u32 = 300;
 /// Longest sleep, so that a worker shows that it lives.
 const SLEEP_MS: u16 = 100;
-/// Longest sleep while frames wait to be sent.
+/// Longest sleep while frames wait to be sent, or for the partner's acknowledgement (whose thread wakes the worker
+/// sooner).
 const BACKLOG_MS: u16 = 1;
 /// Punts that may wait for the slow path.
 pub const PUNTS: usize = 512;
@@ -68,6 +70,20 @@ pub struct Link {
     pub rounds: AtomicU64,
     /// Free frames at its last sleep or look.
     pub free_frames: AtomicU32,
+    /// Handling word by which the last round went (F18): its echo to the pair thread.
+    pub handling_seen: AtomicU64,
+    /// Does it hold packets that wait for an acknowledgement of the partner?
+    pub waiting: AtomicBool,
+    /// The handling word that its last full round went by (F18); of generation 0 before the first one. Nothing is in
+    /// its hands that was handled by an older one, but for what is parked.
+    pub handling_seen: AtomicU64,
+    /// Frames that wait for the partner now.
+    pub parked: AtomicU32,
+    /// Most frames that ever waited at once.
+    pub parked_max: AtomicU32,
+    /// Whoever has written acknowledgements or limits rings it: it wakes the worker where it sleeps while frames wait
+    /// for them.
+    pub waiting: Bell,
     /// Is there a command?
     pub commanded: AtomicBool,
     /// Wakes it from sleep.
@@ -89,12 +105,35 @@ impl Link {
         Ok(Self {
             rounds: AtomicU64::new(0),
             free_frames: AtomicU32::new(0),
+            handling_seen: AtomicU64::new(0),
+            parked: AtomicU32::new(0),
+            parked_max: AtomicU32::new(0),
+            waiting: Bell::new(),
+            handling_seen: AtomicU64::new(0),
+            waiting: AtomicBool::new(false),
             commanded: AtomicBool::new(false),
             wake: EventFd::from_value_and_flags(0, nix::sys::eventfd::EfdFlags::EFD_NONBLOCK)?,
             punts: ArrayQueue::new(PUNTS),
             returns: ArrayQueue::new(umem.frames() as usize),
             umem,
         })
+    }
+
+    /// Shows how many frames wait.
+    fn show_parked(&self, now: u32, counts: &mut Counts) {
+        if self.parked.load(Ordering::Relaxed) != now {
+            self.parked.store(now, Ordering::Relaxed);
+            counts.level(Counter::Parked, u64::from(now));
+            if self.parked_max.load(Ordering::Relaxed) < now {
+                self.parked_max.store(now, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Wakes the worker if it sleeps while frames wait, after acknowledgements or limits were written. Costs a fence and
+    /// a load otherwise.
+    pub fn wake_waiting(&self) {
+        self.waiting.ring(|| self.wake());
     }
 
     /// Wakes the worker, whatever it waits for.
@@ -156,22 +195,32 @@ impl Worker {
     pub fn round(&mut self) -> usize {
         let Self { shared, reader, pipeline, counts, link, free, ports, .. } = self;
         let mut moved = 0;
+        let handling = shared.hot.header().handling.load(Ordering::Acquire);
         for port in 0..ports.len() {
             let Some(slot) = &mut ports[port] else { continue };
             let mut batch = Batch::new();
             moved += slot.port.reclaim(free);
             slot.port.refill(free);
+            if !pipeline.parking.is_empty() {
+                let io = Io { umem: &link.umem, free, ports, counts, punts: &link.punts };
+                moved += pipeline::release(shared, reader, pipeline, io, duty);
+            }
+            let Some(slot) = &mut ports[port] else { continue };
             if slot.port.receive(&mut batch) == 0 {
                 continue;
             }
             moved += batch.len();
             let io = Io { umem: &link.umem, free, ports, counts, punts: &link.punts };
-            pipeline::process(shared, reader, pipeline, io, &mut batch, port as PortIndex);
+            pipeline::process(shared, reader, pipeline, io, &mut batch, port as PortIndex, duty);
         }
         if !link.returns.is_empty() {
             moved += 1;
             let io = Io { umem: &link.umem, free, ports, counts, punts: &link.punts };
-            pipeline::resume(shared, reader, pipeline, io, &link.returns);
+            pipeline::resume(shared, reader, pipeline, io, &link.returns, duty);
+        }
+        if !pipeline.parking.is_empty() {
+            let io = Io { umem: &link.umem, free, ports, counts, punts: &link.punts };
+            moved += pipeline::release(shared, reader, pipeline, io, duty);
         }
         for (port, slot) in ports.iter_mut().enumerate() {
             let Some(slot) = slot else { continue };
@@ -191,6 +240,11 @@ impl Worker {
         {
             slow_path.unpark();
         }
+        link.handling_seen.store(handling, Ordering::Release);
+        link.show_parked(pipeline.parking.len() as u32, counts);
+        if link.handling_seen.load(Ordering::Relaxed) != duty.word() {
+            link.handling_seen.store(duty.word(), Ordering::Release);
+        }
         link.rounds.fetch_add(1, Ordering::Relaxed);
         reader.quiescent();
         moved
@@ -198,7 +252,7 @@ impl Worker {
 
     /// Sleeps until a packet, a returned frame or an order comes.
     fn sleep(&mut self) {
-        let Self { reader, counts, link, free, ports, .. } = self;
+        let Self { shared, reader, pipeline, counts, link, free, ports, .. } = self;
         counts.add(Counter::Sleeps, 1);
         link.free_frames.store(free.len() as u32, Ordering::Relaxed);
         let mut descriptors: ArrayVec<PollFd<'_>, { PORTS_MAX + 1 }> = ArrayVec::new();
@@ -208,10 +262,16 @@ impl Worker {
         // What found no room in a transmit ring, or was not taken out of it, is tried again soon.
         let stuck = |slot: &PortSlot| !slot.queue.is_empty() || slot.port.transmit_pending() > 0;
         let backlog = ports.iter().flatten().any(stuck);
-        let timeout = if backlog { BACKLOG_MS } else { SLEEP_MS };
+        let parking = &pipeline.parking;
+        let timeout = if backlog || !parking.is_empty() { BACKLOG_MS } else { SLEEP_MS };
         // Whoever has something for this worker writes to the event counter after that, so nothing is
         // missed. An interrupted or failed poll is a short sleep.
-        let _ = reader.offline(|| poll(&mut descriptors, PollTimeout::from(timeout)));
+        let sleep = || drop(reader.offline(|| poll(&mut descriptors, PollTimeout::from(timeout))));
+        if parking.is_empty() {
+            sleep();
+        } else {
+            link.waiting.sleep(|| !parking.has_work(&shared.hot), sleep);
+        }
         // Empties the event counter; nothing in it is fine.
         let _ = link.wake.read();
     }
@@ -276,6 +336,9 @@ impl Worker {
     }
 
     fn stop(mut self) {
+        let parked = self.pipeline.parking.clear(&mut self.free);
+        self.counts.drop(DropReason::Shutdown, parked);
+        self.link.show_parked(0, &mut self.counts);
         for port in 0..self.ports.len() {
             self.close(port as PortIndex);
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!            +-- ESP for a virtual address --> inbound: look up, window, open, selectors --+
+//!            |                                 (waits for the partner: parking)            |
 //!  receive --+-- inside, protected ----------> outbound: policy, fragment, seal -----+     |
 //!            +-- for a virtual address ------> slow path                             |     |
 //!            +-- clear from outside ---------> policy in reverse                     v     v
@@ -10,28 +11,35 @@
 //!
 //! [`Round`] is what a batch needs on its way: snapshots that stay the same for all of it, the frames of
 //! the worker, and two queues of packets that wait for the AEAD. Every frame that comes in leaves by
-//! [`Io::transmit`], [`Io::punt`] or [`Io::drop`]; there is no other way out.
+//! [`Io::transmit`], [`Io::punt`] or [`Io::drop`]; there is no other way out. In between it may wait in [`Parking`].
+//!
+//! What a batch has changed in hot state is marked for the thread that replicates it, after one fence for the batch.
 
 mod classify;
+mod duty;
 mod forward;
 mod inbound;
 mod io;
 mod outbound;
+mod parking;
 
+pub use duty::Duty;
 pub use io::{Io, PortSlot};
+pub use parking::{Parking, release};
 
 use crate::fib::{Fib, PortIndex, Target};
+use crate::pair::Bell;
 use crate::sa_table::SaTable;
 use crate::slow_path::{Return, ReturnKind};
 use crate::tables::Tables;
 use arrayvec::ArrayVec;
 use crossbeam::queue::ArrayQueue;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use tandem_aead::Provider;
 use tandem_api::counters::{Counter, DropReason};
 use tandem_esp::IvSource;
 use tandem_esp::{SaIn, SaOut};
-use tandem_shm::{Domain, HotIn, HotOut, HotState, Published, ROLE_ACTIVE, Reader};
+use tandem_shm::{Domain, HotIn, HotOut, HotState, Marks, Published, ROLE_ACTIVE, Reader};
 use tandem_xsk::{BURST, Batch, Frame};
 
 /// What all workers read.
@@ -45,23 +53,51 @@ pub struct Shared {
     pub tables: Published<Tables>,
     /// Routes and neighbours.
     pub fib: Published<Fib>,
+    /// Slots whose inbound hot state has changed and is to be replicated.
+    pub inbound_marks: Marks,
+    /// Slots whose outbound hot state has changed.
+    pub outbound_marks: Marks,
 }
 
 impl Shared {
     /// Nothing configured yet, over `hot`.
     #[must_use]
     pub fn new(hot: HotState, domain: &Domain) -> Self {
-        let sas = SaTable::new(hot.slots(), domain);
-        Self { hot, sas, tables: Published::empty(domain), fib: Published::empty(domain) }
+        let slots = hot.slots();
+        Self {
+            hot,
+            sas: SaTable::new(slots, domain),
+            tables: Published::empty(domain),
+            fib: Published::empty(domain),
+            inbound_marks: Marks::new(slots),
+            outbound_marks: Marks::new(slots),
+        }
     }
 }
 
-/// What one worker seals and opens with.
+/// What one worker seals and opens with, and what waits at it.
 pub struct Pipeline {
     /// AEAD provider.
     pub provider: Box<dyn Provider>,
     /// Blocks of the node's nonce counter.
     pub ivs: IvSource,
+    /// Packets that wait for the partner.
+    pub parking: Parking,
+}
+
+impl Pipeline {
+    /// Of a worker with so many frames.
+    #[must_use]
+    pub fn new(provider: Box<dyn Provider>, frames: u32) -> Self {
+        Self { provider, ivs: IvSource::new(), parking: Parking::new(frames) }
+    }
+}
+
+/// The snapshots of one batch.
+#[derive(Clone, Copy)]
+struct Snapshots<'r> {
+    tables: &'r Tables,
+    fib: &'r Fib,
 }
 
 /// A packet that waits to be sealed: room for the outer packet is made, the inner one lies at
@@ -88,6 +124,8 @@ pub struct Round<'r> {
     io: Io<'r>,
     provider: &'r mut dyn Provider,
     ivs: &'r mut IvSource,
+    parking: &'r mut Parking,
+    duty: Duty,
     shared: &'r Shared,
     reader: &'r Reader,
     tables: &'r Tables,
@@ -105,15 +143,16 @@ pub fn process(
     mut io: Io<'_>,
     batch: &mut Batch,
     ingress: PortIndex,
+    duty: Duty,
 ) {
     let bytes: usize = batch.iter().map(Frame::len).sum();
     io.counts.received(ingress, batch.len() as u64, bytes as u64);
     io.counts.add(Counter::Batches, 1);
-    let Some((tables, fib)) = ready(shared, reader) else {
+    let Some(snapshots) = ready(shared, reader, duty) else {
         batch.drain(..).for_each(|frame| io.drop(frame, DropReason::NotActive));
         return;
     };
-    let mut round = Round::new(shared, reader, pipeline, io, tables, fib, ingress);
+    let mut round = Round::new(shared, reader, pipeline, io, snapshots, ingress, duty);
     round.classify(batch);
     round.finish();
 }
@@ -126,9 +165,10 @@ pub fn resume(
     pipeline: &mut Pipeline,
     mut io: Io<'_>,
     returns: &ArrayQueue<Return>,
+    duty: Duty,
 ) {
     let returns = (0..BURST).map_while(|_| returns.pop());
-    let Some((tables, fib)) = ready(shared, reader) else {
+    let Some(snapshots) = ready(shared, reader, duty) else {
         for Return { frame, kind } in returns {
             if kind == ReturnKind::Free {
                 io.free.push(frame);
@@ -139,19 +179,19 @@ pub fn resume(
         }
         return;
     };
-    let mut round = Round::new(shared, reader, pipeline, io, tables, fib, PortIndex::MAX);
+    let mut round = Round::new(shared, reader, pipeline, io, snapshots, PortIndex::MAX, duty);
     for Return { frame, kind } in returns {
         round.returned(frame, kind);
     }
     round.finish();
 }
 
-/// The snapshots, if there are any and this node is active.
-fn ready<'r>(shared: &'r Shared, reader: &'r Reader) -> Option<(&'r Tables, &'r Fib)> {
-    if shared.hot.header().role.load(Ordering::Acquire) != ROLE_ACTIVE {
+/// The snapshots, if there are any and this node carries traffic.
+fn ready<'r>(shared: &'r Shared, reader: &'r Reader, duty: Duty) -> Option<Snapshots<'r>> {
+    if !duty.carries() {
         return None;
     }
-    Some((shared.tables.load(reader)?, shared.fib.load(reader)?))
+    Some(Snapshots { tables: shared.tables.load(reader)?, fib: shared.fib.load(reader)? })
 }
 
 impl<'r> Round<'r> {
@@ -160,15 +200,17 @@ impl<'r> Round<'r> {
         reader: &'r Reader,
         pipeline: &'r mut Pipeline,
         io: Io<'r>,
-        tables: &'r Tables,
-        fib: &'r Fib,
+        Snapshots { tables, fib }: Snapshots<'r>,
         ingress: PortIndex,
+        duty: Duty,
     ) -> Self {
-        let Pipeline { provider, ivs } = pipeline;
+        let Pipeline { provider, ivs, parking } = pipeline;
         Self {
             io,
             provider: provider.as_mut(),
             ivs,
+            parking,
+            duty,
             shared,
             reader,
             tables,
