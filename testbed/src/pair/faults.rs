@@ -36,15 +36,31 @@ impl PairSites {
     /// # Errors
     /// Where the links cannot be shut.
     pub fn kill_node(&mut self, node: usize) -> Result<Instant> {
-        let gateway = &mut self.nodes[node];
-        let mut links = IpBatch::start(&gateway.namespace)?;
-        let at = Instant::now();
-        gateway.signal(Signal::SIGKILL);
-        for link in Link::ALL {
-            links.line(&format!("link set {} down", link.device()))?;
+        self.kill_nodes(&[node])
+    }
+
+    /// Some nodes lose their power at the same moment.
+    ///
+    /// # Errors
+    /// As [`Self::kill_node`].
+    pub fn kill_nodes(&mut self, nodes: &[usize]) -> Result<Instant> {
+        let mut links = Vec::new();
+        for &node in nodes {
+            links.push(IpBatch::start(&self.nodes[node].namespace)?);
         }
-        links.finish()?;
-        gateway.kill();
+        let at = Instant::now();
+        for (&node, links) in nodes.iter().zip(&mut links) {
+            self.nodes[node].signal(Signal::SIGKILL);
+            for link in Link::ALL {
+                links.line(&format!("link set {} down", link.device()))?;
+            }
+        }
+        for links in links {
+            links.finish()?;
+        }
+        for &node in nodes {
+            self.nodes[node].kill();
+        }
         Ok(at)
     }
 

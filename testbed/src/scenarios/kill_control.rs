@@ -1,6 +1,7 @@
 //! `kill -9` of the control process under traffic.
 
 use crate::judge::Expectation;
+use crate::pair::{PairSites, Probes, REDUNDANT};
 use crate::report::count;
 use crate::run::Run;
 use crate::sites::{HOST_B, Options, Sites};
@@ -11,6 +12,37 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) fn act(run: &mut Run) -> Result<()> {
+    lone(run)?;
+    pair(run)
+}
+
+/// On a pair: neither the active node's nor the standby's death of control moves a role or loses a packet.
+fn pair(run: &mut Run) -> Result<()> {
+    let mut sites = PairSites::up(run, true)?;
+    let before = sites.pairing()?;
+    let kills = if run.full { 10 } else { 1 };
+    for kill in 1..=kills {
+        for (node, role) in [(before.active, "active"), (before.standby, "standby")] {
+            let when = format!("pair, kill {kill}, {role}");
+            let probes = Probes::start(&sites.net, 6010)?;
+            run.say(format_args!("kill -9 of the control process of the {role} node"));
+            sites.nodes[node].kill_control();
+            // Less than the three seconds after which the standby says goodbye for lack of a session.
+            std::thread::sleep(Duration::from_millis(1500));
+            sites.nodes[node].start_control()?;
+            sites.nodes[node].wait_ready()?;
+            let after = sites.wait_redundant(REDUNDANT);
+            let probes = probes.stop()?;
+            let after = after?;
+            run.check(&format!("{when}: no takeover"), after == before, format!("{after:?}"));
+            probes.check_whole(run, &when);
+        }
+    }
+    let expectation = sites.expectation(run, 5000, 0)?;
+    sites.finish(run, &expectation)
+}
+
+fn lone(run: &mut Run) -> Result<()> {
     let mut sites = Sites::up(run, Options::default())?;
     let kills = if run.full { 20 } else { 3 };
     let there = sites.net.start_flow(true, 6001, 1000, 200)?;

@@ -1,15 +1,28 @@
 //! The end-to-end scenarios, by name.
 
+mod both_restart;
 mod fail_closed;
 mod hostile;
+mod isolate_node;
 mod judges;
 mod kill_control;
+mod kill_dataplane;
+mod kill_node;
+mod kill_standby;
 mod link_flap;
 mod many_sas;
 mod mtu;
 mod neighbour_moves;
+mod one_flow;
+mod overload;
+mod ping_pong;
 mod route_moves;
 mod site_to_site;
+mod standby_restart;
+mod stop_and_continue;
+mod sync_cut;
+
+pub use kill_node::kills_of;
 
 use crate::report::Report;
 use crate::run::{Run, line};
@@ -35,7 +48,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "kill-control",
-        about: "kill -9 of the control process costs no packet; it comes back and touches no SA",
+        about: "kill -9 of the control process, alone and in a pair: no packet lost, no takeover, no SA touched",
         act: kill_control::act,
     },
     Scenario {
@@ -73,6 +86,57 @@ pub const ALL: &[Scenario] = &[
         name: "fail-closed",
         about: "kill -9 of the data plane under traffic: nothing in clear, no nonce twice, traffic resumes",
         act: fail_closed::act,
+    },
+    Scenario {
+        name: "kill-node",
+        about: "the active node loses its power; the standby goes on with the same SAs",
+        act: kill_node::act,
+    },
+    Scenario {
+        name: "kill-dataplane",
+        about: "kill -9 of the active data plane: a takeover, and the node returns as standby",
+        act: kill_dataplane::act,
+    },
+    Scenario {
+        name: "kill-standby",
+        about: "the standby loses its power: a pause of D_a at most, nothing lost, no takeover",
+        act: kill_standby::act,
+    },
+    Scenario {
+        name: "isolate-node",
+        about: "all cables of a node are pulled: only the one that sees its segments is active",
+        act: isolate_node::act,
+    },
+    Scenario {
+        name: "sync-cut",
+        about: "the sync link dies: no takeover, nothing lost, still redundant",
+        act: sync_cut::act,
+    },
+    Scenario { name: "ping-pong", about: "one takeover after the other under load", act: ping_pong::act },
+    Scenario {
+        name: "standby-restart",
+        about: "the standby is restarted and takes over freshly afterwards",
+        act: standby_restart::act,
+    },
+    Scenario {
+        name: "both-restart",
+        about: "both nodes lose their power: static SAs go on above every number used",
+        act: both_restart::act,
+    },
+    Scenario {
+        name: "stop-and-continue",
+        about: "the active node stands still for two seconds and wakes up as a zombie",
+        act: stop_and_continue::act,
+    },
+    Scenario {
+        name: "overload",
+        about: "a flood of small packets and busy CPUs on both nodes: 0 takeovers",
+        act: overload::act,
+    },
+    Scenario {
+        name: "one-flow",
+        about: "one closed-loop TCP flow alone on its SA goes on within a second of a kill",
+        act: one_flow::act,
     },
 ];
 
