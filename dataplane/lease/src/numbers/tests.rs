@@ -5,7 +5,7 @@ use proptest::prelude::*;
 const ID: [u8; 16] = [7; 16];
 
 fn sa(number: u8) -> SaKey {
-    let way = if number % 2 == 0 { Way::In } else { Way::Out };
+    let way = if number.is_multiple_of(2) { Way::In } else { Way::Out };
     SaKey { way, spi: 256 + u32::from(number), fingerprint: u64::from(number) << 56 | 5 }
 }
 
