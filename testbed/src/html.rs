@@ -28,49 +28,93 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--back);
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
 td.number{text-align:right;font-variant-numeric:tabular-nums}.good{color:var(--good)}.bad{color:var(--bad);font-weight:600}.soft{color:var(--soft)}
-svg{width:100%;height:auto}svg text{fill:var(--soft);font:12px system-ui,sans-serif}.grid{stroke:var(--line)}
+pre{overflow-x:auto;font:13px/1.3 monospace}svg{width:100%;height:auto}svg text{fill:var(--soft);font:12px system-ui,sans-serif}.grid{stroke:var(--line)}
 .mark{stroke:var(--soft);stroke-dasharray:4 3}.s0{stroke:var(--one)}.s1{stroke:var(--two)}.f0{fill:var(--one)}.f1{fill:var(--two)}
 ";
 
+/// A table of its own.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Its heading.
+    pub title: String,
+    /// Names of the columns.
+    pub head: Vec<String>,
+    /// Cells, row by row.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// What a page shows beside the report's checks and figures.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Title.
+    pub title: String,
+    /// When it was, for people.
+    pub when: String,
+    /// The topology, drawn with characters.
+    pub picture: String,
+    /// Lines of the chart, in Mbit/s.
+    pub series: Vec<Series>,
+    /// Marks in the chart.
+    pub marks: Vec<Mark>,
+    /// Tables before the checks.
+    pub tables: Vec<Table>,
+}
+
 /// The whole page.
 #[must_use]
-pub fn page(title: &str, report: &Report, series: &[Series], marks: &[Mark]) -> String {
-    let mut page = format!(
+pub fn page(page: &Page, report: &Report) -> String {
+    let mut text = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{0}</title><style>{STYLE}</style></head><body>\n<h1>{0}</h1>\n",
-        escape(title)
+        escape(&page.title)
     );
     let machine = report.machine();
     let failed = report.checks().iter().filter(|check| !check.passed).count();
     let _ = writeln!(
-        page,
-        "<p class=\"{}\">{} of {} checks passed</p>\n<p class=\"soft\">{}, {} cores, Linux {}</p>",
+        text,
+        "<p class=\"{}\">{} of {} checks passed</p>\n<p class=\"soft\">{}<br>{}, {} cores, Linux {}</p>",
         if report.passed() { "good" } else { "bad" },
         report.checks().len() - failed,
         report.checks().len(),
+        escape(&page.when),
         escape(&machine.cpu),
         machine.cores,
         escape(&machine.kernel)
     );
-    if series.iter().any(|series| series.points.len() > 1) {
-        let _ = writeln!(page, "<h2>Throughput over time (Mbit/s)</h2>\n{}", chart(series, marks));
+    if page.series.iter().any(|series| series.points.len() > 1) {
+        let _ =
+            writeln!(text, "<h2>Throughput over time (Mbit/s)</h2>\n{}", chart(&page.series, &page.marks));
     }
-    page.push_str("<h2>Checks</h2>\n<table><tr><th></th><th>Check</th><th>Seen</th></tr>\n");
+    for table in &page.tables {
+        let row = |cells: &[String], tag: &str| -> String {
+            cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
+        };
+        let _ =
+            writeln!(text, "<h2>{}</h2>\n<table><tr>{}</tr>", escape(&table.title), row(&table.head, "th"));
+        for cells in &table.rows {
+            let _ = writeln!(text, "<tr>{}</tr>", row(cells, "td"));
+        }
+        text.push_str("</table>\n");
+    }
+    if !page.picture.is_empty() {
+        let _ = writeln!(text, "<h2>Topology</h2>\n<pre>{}</pre>", escape(&page.picture));
+    }
+    text.push_str("<h2>Checks</h2>\n<table><tr><th></th><th>Check</th><th>Seen</th></tr>\n");
     for check in report.checks() {
         let (class, word) = if check.passed { ("good", "ok") } else { ("bad", "failed") };
         let _ = writeln!(
-            page,
+            text,
             "<tr><td class=\"{class}\">{word}</td><td>{}</td><td class=\"soft\">{}</td></tr>",
             escape(&check.name),
             escape(&check.seen)
         );
     }
-    page.push_str("</table>\n<h2>Figures</h2>\n<table>\n");
+    text.push_str("</table>\n<h2>Figures</h2>\n<table>\n");
     for (name, value) in report.figures() {
-        let _ = writeln!(page, "<tr><td>{}</td><td class=\"number\">{value:.2}</td></tr>", escape(name));
+        let _ = writeln!(text, "<tr><td>{}</td><td class=\"number\">{value:.2}</td></tr>", escape(name));
     }
-    page.push_str("</table>\n</body></html>\n");
-    page
+    text.push_str("</table>\n</body></html>\n");
+    text
 }
 
 const WIDTH: f64 = 900.0;
@@ -166,9 +210,25 @@ mod tests {
         report.figure("outage_ms", 1.25);
         let series = [Series { name: "s".to_owned(), points: vec![(0.0, 1.0), (1.0, 90.0)] }];
         let marks = [Mark { second: 0.5, text: "killed".to_owned() }];
-        let page = page("t", &report, &series, &marks);
+        let tables = vec![Table {
+            title: "outages".to_owned(),
+            head: vec!["what".to_owned()],
+            rows: vec![vec!["12 < 13 ms".to_owned()]],
+        }];
+        let page = page(
+            &Page {
+                title: "t".to_owned(),
+                when: "today".to_owned(),
+                picture: "a -- b".to_owned(),
+                series: series.to_vec(),
+                marks: marks.to_vec(),
+                tables,
+            },
+            &report,
+        );
         assert!(page.contains("a &lt;b&gt; &amp; c") && page.contains("&quot;x&quot;"));
         assert!(page.contains("<polyline") && page.contains("killed") && page.contains("outage_ms"));
+        assert!(page.contains("<td>12 &lt; 13 ms</td>") && page.contains("<pre>a -- b</pre>"));
         assert!(!page.contains("http") && !page.contains("src="), "a reference to something else");
     }
 

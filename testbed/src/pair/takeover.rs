@@ -24,6 +24,8 @@ pub enum Blow {
 /// What was seen of it.
 #[derive(Clone, Debug)]
 pub struct Takeover {
+    /// When it was hit.
+    pub at: Instant,
     /// Node that was hit.
     pub old: usize,
     /// Node that went on.
@@ -74,6 +76,7 @@ pub fn strike(run: &mut Run, sites: &mut PairSites, blow: Blow, when: &str) -> R
     let after = after?;
     let (there_ms, back_ms) = probes.gaps_ms(at);
     let takeover = Takeover {
+        at,
         old,
         new,
         term: after.term,

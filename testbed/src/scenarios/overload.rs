@@ -59,12 +59,12 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     let mut looks = 0_u32;
     while Instant::now() < end {
         std::thread::sleep(Duration::from_millis(500));
-        for node in 0..2 {
+        for (node, name) in NAMES.iter().enumerate() {
             // A command that gets no answer under such load shows nothing.
             let Ok(view) = sites.view(node) else { continue };
             looks += 1;
             if view.term != before.term || view.is_active() != (node == before.active) {
-                changes.push(format!("{}: {view}", NAMES[node]));
+                changes.push(format!("{name}: {view}"));
             }
         }
     }

@@ -20,13 +20,10 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
             sites.pull(before.active, &[Link::Sync])?;
         }
         std::thread::sleep(cut);
-        for node in 0..2 {
+        for (node, name) in NAMES.iter().enumerate() {
             let view = sites.view(node)?;
             run.check(
-                &format!(
-                    "{when}: {} hears its partner over both segments and not over the sync link",
-                    NAMES[node]
-                ),
+                &format!("{when}: {name} hears its partner over both segments and not over the sync link"),
                 !view.hears_by("sync") && view.hears_by("inside") && view.hears_by("outside"),
                 format!("{:?}", view.paths),
             );
@@ -42,12 +39,12 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
             during.as_ref().is_ok_and(|during| *during == before),
             during.map_or_else(|error| format!("{error:#}"), |pairing| format!("{pairing:?}")),
         );
-        for node in 0..2 {
+        for (node, name) in NAMES.iter().enumerate() {
             let heard = sites.wait_view(node, "heard over the sync link", Duration::from_secs(10), |view| {
                 view.hears_by("sync")
             });
             run.check(
-                &format!("{when}: {} hears its partner over the sync link again", NAMES[node]),
+                &format!("{when}: {name} hears its partner over the sync link again"),
                 heard.is_ok(),
                 heard.map_or_else(|error| format!("{error:#}"), |view| view.to_string()),
             );

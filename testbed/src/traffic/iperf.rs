@@ -52,6 +52,11 @@ impl Iperf {
         Ok(Self { server, client, seconds })
     }
 
+    /// Does the client still run?
+    pub fn is_running(&mut self) -> bool {
+        self.client.is_alive()
+    }
+
     /// Waits for the end and reads the result.
     ///
     /// # Errors

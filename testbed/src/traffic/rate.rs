@@ -34,6 +34,12 @@ impl Rate {
         self.start.elapsed().as_secs_f64()
     }
 
+    /// A moment in seconds since the start.
+    #[must_use]
+    pub fn second_of(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.start).as_secs_f64()
+    }
+
     /// Ends sampling: (seconds since the start, Mbit/s received).
     ///
     /// # Errors
