@@ -44,6 +44,12 @@ impl Counts {
         self.0.add(counter as u32, n);
     }
 
+    /// Sets a counter that is a level.
+    #[inline]
+    pub fn level(&mut self, counter: Counter, value: u64) {
+        self.0.set(counter as u32, value);
+    }
+
     /// Counts dropped frames.
     #[inline]
     pub fn drop(&mut self, reason: DropReason, n: u64) {

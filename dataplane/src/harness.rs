@@ -4,9 +4,10 @@
 use crate::any_port::AnyPort;
 use crate::counters::{COUNTERS, Counts, Sums};
 use crate::fib::{Kernel, PortIndex};
+use crate::pair::Bell;
 use crate::pipeline::{Pipeline, PortSlot, Shared};
 use crate::policy::PolicyTable;
-use crate::sa_table::{InstallError, Outcome, SaAdmin};
+use crate::sa_table::{InstallError, Outcome, SaAdmin, Swept};
 use crate::slow_path::{SlowCounts, SlowPath, Step};
 use crate::tables::{PortTable, Tables};
 use crate::worker::{Link, Worker};
@@ -16,7 +17,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tandem_api::counters::{Counter, DropReason};
 use tandem_api::dataplane::{Idle, Policy, SaSpec, SaStatus};
-use tandem_esp::IvSource;
 use tandem_shm::{Domain, HotState, Publisher, ROLE_ACTIVE, StatsRegion};
 use tandem_xsk::{FreeList, Umem};
 
@@ -47,13 +47,13 @@ impl Gateway {
         hot.header().term.store(2, Ordering::Release);
         hot.header().role.store(ROLE_ACTIVE, Ordering::Release);
         let admin = SaAdmin::new(&hot);
-        let shared = Arc::new(Shared::new(hot, &domain));
+        let shared = Arc::new(Shared::new(hot, &domain, Arc::new(Bell::new()?)));
         let stats = StatsRegion::create(1, COUNTERS)?;
         let (umem, free) = Umem::new(frames)?;
         let worker = Worker {
             shared,
             reader: domain.reader(0)?,
-            pipeline: Pipeline { provider: tandem_aead::provider(provider)?, ivs: IvSource::new() },
+            pipeline: Pipeline::new(tandem_aead::provider(provider)?, frames),
             counts: Counts::new(stats.worker(0)?),
             link: Arc::new(Link::new(Arc::clone(&umem))?),
             free,
@@ -127,7 +127,7 @@ impl Gateway {
     }
 
     /// Removes the SAs of other generations.
-    pub fn sweep(&mut self, generation: u64) -> u32 {
+    pub fn sweep(&mut self, generation: u64) -> Swept {
         self.admin.sweep(generation, &self.worker.shared.sas, &mut self.publisher)
     }
 
@@ -135,6 +135,23 @@ impl Gateway {
     #[must_use]
     pub fn sas(&self) -> Vec<SaStatus> {
         self.admin.list(0, usize::MAX, &self.worker.shared.hot).0
+    }
+
+    /// Packets that wait for the partner now.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.worker.pipeline.parking.len()
+    }
+
+    /// What others see of the worker.
+    #[must_use]
+    pub fn link(&self) -> &Arc<Link> {
+        &self.worker.link
+    }
+
+    /// Has new SAs begin held ([`SaAdmin::set_limits`]).
+    pub fn set_limits(&mut self, limits: bool) {
+        self.admin.set_limits(limits);
     }
 
     /// What all share.
@@ -224,9 +241,20 @@ impl Gateway {
         let slow_drops: u64 = slow.drops.iter().sum();
         let queued: u64 = self.worker.ports.iter().flatten().map(|slot| slot.queue.len() as u64).sum();
         let came = counter(Counter::Received) + counter(Counter::Returned) + counter(Counter::Created);
-        let went = counter(Counter::Forwarded) + counter(Counter::Punted) + worker_drops + queued;
+        let went = counter(Counter::Forwarded)
+            + counter(Counter::Punted)
+            + worker_drops
+            + queued
+            + self.parked() as u64;
         if came != went {
             return Err(format!("worker: {came} frames came, {went} went"));
+        }
+        let (parked_total, gauge) = (counter(Counter::ParkedTotal), counter(Counter::Parked));
+        if gauge != self.parked() as u64 || gauge + counter(Counter::ParkedReleased) > parked_total {
+            return Err(format!(
+                "parking: {parked_total} came, {gauge} are said to wait, {} do",
+                self.parked()
+            ));
         }
         let punted = counter(Counter::Punted);
         let ended = slow_counter(S::Answered) + slow_counter(S::Resumed) + slow_counter(S::Held) + slow_drops;

@@ -70,10 +70,6 @@ pub struct Link {
     pub rounds: AtomicU64,
     /// Free frames at its last sleep or look.
     pub free_frames: AtomicU32,
-    /// Handling word by which the last round went (F18): its echo to the pair thread.
-    pub handling_seen: AtomicU64,
-    /// Does it hold packets that wait for an acknowledgement of the partner?
-    pub waiting: AtomicBool,
     /// The handling word that its last full round went by (F18); of generation 0 before the first one. Nothing is in
     /// its hands that was handled by an older one, but for what is parked.
     pub handling_seen: AtomicU64,
@@ -109,8 +105,6 @@ impl Link {
             parked: AtomicU32::new(0),
             parked_max: AtomicU32::new(0),
             waiting: Bell::new(),
-            handling_seen: AtomicU64::new(0),
-            waiting: AtomicBool::new(false),
             commanded: AtomicBool::new(false),
             wake: EventFd::from_value_and_flags(0, nix::sys::eventfd::EfdFlags::EFD_NONBLOCK)?,
             punts: ArrayQueue::new(PUNTS),
@@ -194,8 +188,8 @@ impl Worker {
     /// One round; returns how many frames it moved.
     pub fn round(&mut self) -> usize {
         let Self { shared, reader, pipeline, counts, link, free, ports, .. } = self;
+        let duty = Duty::read(shared.hot.header());
         let mut moved = 0;
-        let handling = shared.hot.header().handling.load(Ordering::Acquire);
         for port in 0..ports.len() {
             let Some(slot) = &mut ports[port] else { continue };
             let mut batch = Batch::new();
@@ -240,7 +234,6 @@ impl Worker {
         {
             slow_path.unpark();
         }
-        link.handling_seen.store(handling, Ordering::Release);
         link.show_parked(pipeline.parking.len() as u32, counts);
         if link.handling_seen.load(Ordering::Relaxed) != duty.word() {
             link.handling_seen.store(duty.word(), Ordering::Release);
@@ -266,7 +259,9 @@ impl Worker {
         let timeout = if backlog || !parking.is_empty() { BACKLOG_MS } else { SLEEP_MS };
         // Whoever has something for this worker writes to the event counter after that, so nothing is
         // missed. An interrupted or failed poll is a short sleep.
-        let sleep = || drop(reader.offline(|| poll(&mut descriptors, PollTimeout::from(timeout))));
+        let mut sleep = || {
+            let _ = reader.offline(|| poll(&mut descriptors, PollTimeout::from(timeout)));
+        };
         if parking.is_empty() {
             sleep();
         } else {

@@ -65,7 +65,7 @@ fn an_sa_serves_its_policy_again_when_its_successor_is_taken_back() {
     // A change whose second half never came (refused, or control was killed), then the old state again.
     sites.a.install(2, &rekeyed).unwrap();
     assert_eq!(sites.a.install(3, &Sites::sas_a()).unwrap().unchanged, 2);
-    assert_eq!(sites.a.sweep(3), 1);
+    assert_eq!(sites.a.sweep(3).count, 1);
     assert!(passes(&mut sites));
 }
 

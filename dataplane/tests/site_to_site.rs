@@ -88,7 +88,7 @@ fn a_replayed_packet_is_not_delivered_twice_and_an_altered_one_not_at_all() {
 fn what_policy_protects_never_leaves_in_clear_without_an_sa() {
     let mut sites = Sites::new("aws-lc-rs");
     sites.a.install(7, &[]).unwrap();
-    assert_eq!(sites.a.sweep(7), 2);
+    assert_eq!(sites.a.sweep(7).count, 2);
     sites.host_a_sends(&udp(HOST_A, HOST_B, 64, b"secret", false));
     assert!(sites.outer().is_empty());
     assert_eq!(sites.a.dropped(DropReason::NoSa), 1);

@@ -69,6 +69,8 @@ counters! {
         EspDummy = "esp_dummy", "traffic-flow-confidentiality dummy packet (next header 59)";
         InnerInvalid = "inner_invalid", "authentic packet whose inner IPv4 header is wrong";
         InnerCongestion = "inner_congestion", "congestion marked outside, and a transport inside that cannot be told (RFC 6040)";
+        ParkingFull = "parking_full", "inbound packet that had to wait for the partner's acknowledgement, and too many waited already";
+        ParkedDemoted = "parked_demoted", "inbound packet that waited when this node stopped being active";
         InnerSelectorMismatch = "inner_selector_mismatch", "inner packet outside of the selectors of its SA";
         // Outbound.
         PolicyDiscard = "policy_discard", "a policy says discard";
@@ -76,6 +78,9 @@ counters! {
         PolicyClearInbound = "policy_clear_inbound", "arrived in clear from outside where policy says protect";
         NoSa = "no_sa", "policy says protect and there is no SA";
         SequenceExhausted = "sequence_exhausted", "outbound sequence numbers of the SA used up";
+        LeaseExhausted = "lease_exhausted", "the partner has not acknowledged further outbound sequence numbers of the SA yet";
+        LimitReached = "limit_reached", "outbound sequence numbers of the SA that are reserved on disk used up, and more not reserved yet";
+        SaHeld = "sa_held", "the SA is held, in or out: its numbers are not known well enough to carry traffic";
         TermExhausted = "term_exhausted", "no term left for the key of the SA, or no term given to this node";
         NoHeadroom = "no_headroom", "no room in the frame for outer header or trailer";
         NotActive = "not_active", "this node is not active";
@@ -102,13 +107,17 @@ counters! {
 
 counters! {
     /// What workers count besides drops. Frames, if nothing else is said. Each frame that a worker had in
-    /// hand ended somewhere: `received + returned + created = forwarded + punted + drops of the workers`.
+    /// hand ended somewhere or waits: `received + returned + created = forwarded + punted + drops of the workers +
+    /// parked`. Of those that waited: `parked_total = parked_released + parked + drops after waiting`.
     Counter {
         Received = "received", "frames received by the workers";
         Forwarded = "forwarded", "frames handed to an interface";
         Punted = "punted", "frames handed to the slow path";
         Returned = "returned", "frames that the slow path handed back to be sent (answers, ICMP errors, packets that waited for a neighbour)";
         Created = "created", "frames made by fragmentation, beyond the original";
+        Parked = "parked", "inbound packets that wait now until the partner has acknowledged their number, or it is reserved on disk (a gauge)";
+        ParkedTotal = "parked_total", "inbound packets that had to wait so";
+        ParkedReleased = "parked_released", "inbound packets that waited and went on";
         Encapsulated = "encapsulated", "packets sealed into ESP";
         Decapsulated = "decapsulated", "packets opened from ESP";
         Bypassed = "bypassed", "packets forwarded in clear because a policy says bypass";

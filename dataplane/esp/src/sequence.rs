@@ -41,6 +41,14 @@ pub fn take(hot: &HotOut, count: u32, strict: bool) -> Result<Range<u64>, Exhaus
     take_from(&hot.next, lease_end, hot.limit.load_acquire(), count)
 }
 
+/// Why [`take`] gave fewer numbers than were wanted.
+#[cold]
+#[must_use]
+pub fn why(hot: &HotOut, strict: bool) -> Exhausted {
+    let lease_end = if strict { hot.lease_end.load_acquire() } else { u64::MAX };
+    exhausted(lease_end, hot.limit.load_acquire())
+}
+
 /// The highest number that may have been given out; 0 before the first.
 #[inline]
 pub fn taken(hot: &HotOut) -> u64 {

@@ -33,16 +33,27 @@ impl Bell {
         }
     }
 
-    /// Sleeps by `block` unless there is work: `idle` is asked last, when whoever makes work from then on rings.
-    /// `block` may end without a ring.
-    pub fn sleep(&self, idle: impl FnOnce() -> bool, block: impl FnOnce()) {
+    /// The thread is about to sleep: it looks once more for work after this, and blocks only without any. Whoever
+    /// makes work from now on rings.
+    pub fn doze(&self) {
         // All changes of this word are read-modify-writes: a late ring takes a new sleep for the old one and wakes,
         // which is one wake-up too many, and never wipes one out.
         self.asleep.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
+    }
+
+    /// The thread is awake, rung or not.
+    pub fn wake(&self) {
+        self.asleep.swap(false, Ordering::AcqRel);
+    }
+
+    /// Sleeps by `block` unless there is work, which `idle` says after [`Bell::doze`]. `block` may end without a
+    /// ring.
+    pub fn sleep(&self, idle: impl FnOnce() -> bool, block: impl FnOnce()) {
+        self.doze();
         if idle() {
             block();
         }
-        self.asleep.swap(false, Ordering::AcqRel);
+        self.wake();
     }
 }

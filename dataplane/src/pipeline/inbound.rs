@@ -2,10 +2,12 @@
 //!
 //! Order (RFC 4303 section 3.4, `failover.md` F7, F12): a number is looked at before the packet is
 //! opened, which is cheap, and set after, when the packet is known to be authentic. The bit is set
-//! before the packet has any effect, so a crash loses a packet and never repeats one.
+//! before the packet has any effect, so a crash loses a packet and never repeats one. Where the partner must know the
+//! number first (F9), the packet waits.
 
 use super::classify::{Addresses, Outer, packet};
 use super::forward::Origin;
+use super::parking::Parked;
 use super::{Opening, Round};
 use crate::policy::PolicyTable;
 use arrayvec::ArrayVec;
@@ -16,7 +18,7 @@ use tandem_esp::FinishError;
 use tandem_esp::SaIn;
 use tandem_esp::ecn;
 use tandem_esp::window::{self, Verdict};
-use tandem_shm::HotIn;
+use tandem_shm::{HotIn, settle};
 use tandem_wire::{esp, ipv4};
 use tandem_xsk::{BURST, Frame};
 
@@ -49,6 +51,10 @@ impl<'r> Round<'r> {
             return Err(DropReason::EspTruncated);
         }
         let hot = self.shared.hot.inbound(sa.slot()).ok_or(DropReason::EspNoSa)?;
+        // Nothing of it may be used: not its window either (F24).
+        if hot.limit.load(Ordering::Acquire) == 0 {
+            return Err(DropReason::SaHeld);
+        }
         let sequence = header.sequence.get();
         if sequence == 0 {
             return Err(DropReason::EspSequenceZero);
@@ -76,28 +82,58 @@ impl<'r> Round<'r> {
         let verdicts = self.provider.open(&mut jobs);
         drop(jobs);
         let mut accepted = Accepted::default();
+        let mut moved = Moved { slots: ArrayVec::new(), waits: ArrayVec::new() };
         for (index, opening) in waiting.drain(..).enumerate() {
             if !(complete && verdicts.is_authentic(index)) {
                 add(&opening.hot.auth_failed, 1);
                 self.io.drop(opening.frame, DropReason::EspAuthFailed);
                 continue;
             }
-            self.opened(opening, &mut accepted);
+            self.opened(opening, &mut accepted, &mut moved);
         }
         accepted.settle();
+        self.settle(moved);
         self.io.counts.add(Counter::Decapsulated, accepted.total);
     }
 
+    /// Marks what has moved, and parks what must wait, with the stamp of the whole batch.
+    fn settle(&mut self, Moved { slots, waits }: Moved) {
+        if slots.is_empty() {
+            return;
+        }
+        let settled = settle();
+        self.shared.mark(&self.shared.inbound_marks, &slots, &settled);
+        if waits.is_empty() {
+            return;
+        }
+        let stamp = settled.stamp(&self.shared.hot.header().version);
+        self.io.counts.add(Counter::ParkedTotal, waits.len() as u64);
+        for parked in waits {
+            if let Err(frame) = self.parking.park(Parked { stamp, ..parked }) {
+                self.io.drop(frame, DropReason::ParkingFull);
+            }
+        }
+    }
+
     /// An authentic packet: set its number, then check what is inside.
-    fn opened(&mut self, opening: Opening<'r>, accepted: &mut Accepted<'r>) {
+    fn opened(&mut self, opening: Opening<'r>, accepted: &mut Accepted<'r>, moved: &mut Moved) {
         let Opening { frame, sequence, outer_tos, sa, hot } = opening;
         if let Err(reason) = refuse(window::accept(&hot.top, &hot.window, u64::from(sequence)), hot) {
             return self.io.drop(frame, reason);
         }
+        moved.note(sa.slot());
         match self.unwrap(frame, outer_tos, sa) {
             Ok((frame, addresses)) => {
                 accepted.add(hot, frame.len());
-                self.forward(frame, addresses, Origin::Tunnel);
+                let (sequence, limit) = (u64::from(sequence), hot.limit.load(Ordering::Acquire));
+                if !self.duty.is_strict() && sequence <= limit {
+                    return self.forward(frame, addresses, Origin::Tunnel);
+                }
+                if limit == 0 {
+                    return self.io.drop(frame, DropReason::SaHeld);
+                }
+                let (ingress, spi, slot) = (self.ingress, sa.spi(), sa.slot());
+                moved.waits.push(Parked { frame, addresses, ingress, spi, slot, sequence, stamp: u64::MAX });
             }
             Err((frame, reason)) => {
                 if reason != DropReason::EspDummy {
@@ -174,6 +210,23 @@ fn refuse(verdict: Verdict, hot: &HotIn) -> Result<(), DropReason> {
 
 fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// What a burst has changed.
+struct Moved {
+    /// Slots whose window has moved, each once for a run of packets.
+    slots: ArrayVec<u32, BURST>,
+    /// Packets that must wait; they get their stamp when all bits are set.
+    waits: ArrayVec<Parked, BURST>,
+}
+
+impl Moved {
+    fn note(&mut self, slot: u32) {
+        // There are no more runs than packets in a burst.
+        if self.slots.last() != Some(&slot) && !self.slots.is_full() {
+            self.slots.push(slot);
+        }
+    }
 }
 
 /// Packets and octets of a run of one SA, added to its counters once a run.

@@ -39,7 +39,7 @@ use tandem_aead::Provider;
 use tandem_api::counters::{Counter, DropReason};
 use tandem_esp::IvSource;
 use tandem_esp::{SaIn, SaOut};
-use tandem_shm::{Domain, HotIn, HotOut, HotState, Marks, Published, ROLE_ACTIVE, Reader};
+use tandem_shm::{Domain, HotIn, HotOut, HotState, Marks, Published, Reader, Settled};
 use tandem_xsk::{BURST, Batch, Frame};
 
 /// What all workers read.
@@ -53,16 +53,18 @@ pub struct Shared {
     pub tables: Published<Tables>,
     /// Routes and neighbours.
     pub fib: Published<Fib>,
-    /// Slots whose inbound hot state has changed and is to be replicated.
+    /// Slots whose inbound hot state has changed and is to be replicated; with a partner or without (F40).
     pub inbound_marks: Marks,
     /// Slots whose outbound hot state has changed.
     pub outbound_marks: Marks,
+    /// Wakes the pair thread, where a slot was marked.
+    pub bell: Arc<Bell>,
 }
 
 impl Shared {
-    /// Nothing configured yet, over `hot`.
+    /// Nothing configured yet, over `hot`. Workers ring `bell` where they have marked an SA.
     #[must_use]
-    pub fn new(hot: HotState, domain: &Domain) -> Self {
+    pub fn new(hot: HotState, domain: &Domain, bell: Arc<Bell>) -> Self {
         let slots = hot.slots();
         Self {
             hot,
@@ -71,6 +73,18 @@ impl Shared {
             fib: Published::empty(domain),
             inbound_marks: Marks::new(slots),
             outbound_marks: Marks::new(slots),
+            bell,
+        }
+    }
+
+    /// Marks the SAs of these slots, whose changes are settled, and wakes the pair thread where that is news.
+    fn mark(&self, marks: &Marks, slots: &[u32], settled: &Settled) {
+        let mut news = false;
+        for slot in slots {
+            news |= marks.set(*slot, settled);
+        }
+        if news {
+            self.bell.ring_if_asleep();
         }
     }
 }

@@ -14,9 +14,9 @@ use std::sync::atomic::Ordering;
 use tandem_aead::SealJob;
 use tandem_api::counters::{Counter, DropReason};
 use tandem_api::types::Side;
-use tandem_esp::sequence;
+use tandem_esp::sequence::{self, Exhausted};
 use tandem_esp::{IvSource, SaOut};
-use tandem_shm::{Handling, HotHeader, HotOut};
+use tandem_shm::{HotHeader, HotOut, settle};
 use tandem_wire::{icmp, ipv4, tcp};
 use tandem_xsk::{BURST, Frame};
 
@@ -152,7 +152,8 @@ impl<'r> Round<'r> {
         let mut failed: [Option<DropReason>; BURST] = [None; BURST];
         let umem = self.io.umem;
         let header = self.shared.hot.header();
-        let strict = Handling::of_word(header.handling.load(Ordering::Acquire)) == Handling::Strict;
+        let strict = self.duty.is_strict();
+        let mut moved: ArrayVec<u32, BURST> = ArrayVec::new();
         let mut jobs: ArrayVec<SealJob<'_>, BURST> = ArrayVec::new();
         let mut index = 0;
         for run in waiting.chunk_by_mut(|a, b| core::ptr::eq(a.sa, b.sa)) {
@@ -160,11 +161,21 @@ impl<'r> Round<'r> {
             let (sa, hot) = (*sa, *hot);
             let count = run.len() as u64;
             // May be fewer numbers than packets: then those at the end get none.
-            let mut numbers = sequence::take(hot, count as u32, strict).unwrap_or_default();
+            let (mut numbers, exhausted) = match sequence::take(hot, count as u32, strict) {
+                Ok(numbers) => (numbers, None),
+                Err(exhausted) => (0..0, Some(exhausted)),
+            };
+            if !numbers.is_empty() {
+                moved.push(sa.slot());
+            }
             let (mut packets, mut bytes) = (0, 0);
             for sealing in run.iter_mut() {
                 let inner_len = sealing.inner_len;
-                match prepare(sa, umem.data_mut(&mut sealing.frame), numbers.next(), self.ivs, header) {
+                let number = numbers
+                    .next()
+                    .ok_or_else(|| missing(exhausted.unwrap_or_else(|| sequence::why(hot, strict))));
+                let buffer = umem.data_mut(&mut sealing.frame);
+                match number.and_then(|number| prepare(sa, buffer, number, self.ivs, header)) {
                     Ok(job) => {
                         packets += 1;
                         bytes += inner_len as u64;
@@ -179,6 +190,9 @@ impl<'r> Round<'r> {
             if packets != count {
                 hot.send_errors.fetch_add(count - packets, Ordering::Relaxed);
             }
+        }
+        if !moved.is_empty() {
+            self.shared.mark(&self.shared.outbound_marks, &moved, &settle());
         }
         self.provider.seal(&mut jobs);
         self.io.counts.add(Counter::Encapsulated, jobs.len() as u64);
@@ -204,16 +218,26 @@ fn quoted_by_error(packet: &[u8]) -> Option<(u32, u32)> {
     Some((address(12)?, address(16)?))
 }
 
+/// The name under which a packet without a number ends.
+#[cold]
+fn missing(exhausted: Exhausted) -> DropReason {
+    match exhausted {
+        Exhausted::Numbers => DropReason::SequenceExhausted,
+        Exhausted::Lease => DropReason::LeaseExhausted,
+        Exhausted::Limit => DropReason::LimitReached,
+        Exhausted::Held => DropReason::SaHeld,
+    }
+}
+
 /// The job that seals the packet in `buffer`, with its number and a fresh IV.
 #[inline]
 fn prepare<'a>(
     sa: &'a SaOut,
     buffer: &'a mut [u8],
-    number: Option<u64>,
+    number: u64,
     ivs: &mut IvSource,
     header: &HotHeader,
 ) -> Result<SealJob<'a>, DropReason> {
-    let number = number.ok_or(DropReason::SequenceExhausted)?;
     let iv = ivs.next(header, sa.base_term()).map_err(|_| DropReason::TermExhausted)?;
     sa.prepare(buffer, number, iv).map_err(|_| DropReason::NoHeadroom)
 }

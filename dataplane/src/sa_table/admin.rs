@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 use tandem_aead::{Algorithm, Provider};
-use tandem_api::dataplane::{MESSAGE_MAX, SAS_PER_MESSAGE, SaSpec, SaStatus, encode};
-use tandem_api::types::{Direction, Transform};
+use tandem_api::dataplane::{MESSAGE_MAX, SAS_PER_MESSAGE, SaSpec, SaStatus, StaleAction, encode};
+use tandem_api::types::{Direction, KeyFingerprint, Transform};
 use tandem_esp::{SaIn, SaInConfig, SaOut, SaOutConfig, window};
 use tandem_shm::{HotIn, HotOut, HotState, Publisher};
 
@@ -37,8 +37,48 @@ impl SaId {
     }
 }
 
-/// How many SAs a request touched, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// An SA that was put into its slot, for the thread that replicates and limits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstalledSa {
+    /// Which SA, and where.
+    pub place: SaPlace,
+    /// What a stale takeover does with it (F24).
+    pub stale: StaleAction,
+    /// Was hot state of its key there before (F8)? With its limit, then.
+    pub resumed: bool,
+}
+
+/// An SA and its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SaPlace {
+    /// Direction.
+    pub direction: Direction,
+    /// Slot of its hot state; it stays bound to the key as long as the hot state lives.
+    pub slot: u32,
+    /// SPI, host byte order.
+    pub spi: u32,
+    /// Fingerprint of the key.
+    pub fingerprint: KeyFingerprint,
+}
+
+impl SaPlace {
+    fn of(installed: &Installed) -> Self {
+        let Installed { slot, spec, .. } = installed;
+        Self { direction: spec.direction, slot: *slot, spi: spec.spi, fingerprint: spec.fingerprint }
+    }
+}
+
+/// What a sweep has removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// How many SAs.
+    pub count: u32,
+    /// Those whose slot no other SA uses.
+    pub removed: Vec<SaPlace>,
+}
+
+/// What a request did: how many SAs it touched, and which were put into a slot or taken out of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Made new.
     pub new: u32,
@@ -46,6 +86,10 @@ pub struct Outcome {
     pub resumed: u32,
     /// Were there already.
     pub unchanged: u32,
+    /// The new and resumed ones, in order.
+    pub installed: Vec<InstalledSa>,
+    /// SAs whose place another key took under the same SPI.
+    pub removed: Vec<SaPlace>,
 }
 
 /// Installs and removes SAs; there is one of it, on the thread that serves the control process.
@@ -56,6 +100,8 @@ pub struct SaAdmin {
     outbound: Slots,
     foreign: HashMap<u32, u32>,
     generation: u64,
+    /// Do new SAs begin held?
+    limits: bool,
 }
 
 impl SaAdmin {
@@ -76,7 +122,14 @@ impl SaAdmin {
             outbound: Slots::new(outbound),
             foreign: HashMap::new(),
             generation: 0,
+            limits: false,
         }
+    }
+
+    /// With `limits`, hot state that is made new begins held (limit 0): the thread that keeps the limits (F40) raises
+    /// them. Without, it has none.
+    pub fn set_limits(&mut self, limits: bool) {
+        self.limits = limits;
     }
 
     /// Highest generation seen.
@@ -127,13 +180,16 @@ impl SaAdmin {
                 outcome.new += 1;
             }
             foreign_changed |= self.place(spec, slot, provider, table, publisher)?;
+            let installed = Installed { slot, generation, spec: spec.clone() };
+            let place = SaPlace::of(&installed);
+            outcome.installed.push(InstalledSa { place, stale: spec.stale, resumed: known });
             // The same SPI with another key sits in another slot: take the old one out of sight.
-            if let Some(old) = self.installed.insert(id, Installed { slot, generation, spec: spec.clone() }) {
+            if let Some(old) = self.installed.insert(id, installed) {
                 if old.spec.policy != spec.policy {
                     table.leave_policy(&old);
                 }
                 if old.slot != slot {
-                    self.unpublish(id, &old, table, publisher);
+                    outcome.removed.extend(self.unpublish(id, &old, table, publisher));
                 }
             }
             // A key that came from another peer: that SA is no more.
@@ -210,6 +266,7 @@ impl SaAdmin {
     /// The slot of this SPI and key, with its hot state ready; `true` if the state was there before.
     fn bind(&mut self, spec: &SaSpec, hot: &HotState) -> Result<(u32, bool), InstallError> {
         let key = (spec.spi, spec.fingerprint.0);
+        let limit = if self.limits { 0 } else { u64::MAX };
         let slots = self.slots_mut(spec.direction);
         if let Some(&slot) = slots.bound.get(&key) {
             return Ok((slot, true));
@@ -217,8 +274,8 @@ impl SaAdmin {
         let full = InstallError::Full { spi: spec.spi, direction: spec.direction, slots: hot.slots() };
         let slot = slots.find(spec.spi & SLOT_MASK).ok_or(full)?;
         match spec.direction {
-            Direction::Inbound => hot.inbound(slot).map(|hot| start_inbound(hot, key)),
-            Direction::Outbound => hot.outbound(slot).map(|hot| start_outbound(hot, key)),
+            Direction::Inbound => hot.inbound(slot).map(|hot| start_inbound(hot, key, limit)),
+            Direction::Outbound => hot.outbound(slot).map(|hot| start_outbound(hot, key, limit)),
         };
         slots.taken[slot as usize] = true;
         slots.free -= 1;
@@ -292,26 +349,39 @@ impl SaAdmin {
     }
 
     /// Empties the slot of `old`, unless another SA has it by now.
-    fn unpublish(&mut self, id: SaId, old: &Installed, table: &SaTable, publisher: &mut Publisher) {
+    fn unpublish(
+        &mut self,
+        id: SaId,
+        old: &Installed,
+        table: &SaTable,
+        publisher: &mut Publisher,
+    ) -> Option<SaPlace> {
         let users = &mut self.slots_mut(old.spec.direction).users;
         if users.get(&old.slot) != Some(&id) {
-            return;
+            return None;
         }
         users.remove(&old.slot);
         match old.spec.direction {
             Direction::Inbound => publisher.publish(&table.inbound[old.slot as usize], None),
             Direction::Outbound => publisher.publish(&table.outbound[old.slot as usize], None),
         }
+        Some(SaPlace::of(old))
+    }
+
+    /// Every SA that is installed.
+    pub fn places(&self) -> impl Iterator<Item = SaPlace> {
+        self.installed.values().map(SaPlace::of)
     }
 
     /// Removes every SA of another generation; their hot state stays bound.
-    pub fn sweep(&mut self, generation: u64, table: &SaTable, publisher: &mut Publisher) -> u32 {
+    pub fn sweep(&mut self, generation: u64, table: &SaTable, publisher: &mut Publisher) -> Swept {
         let stale: Vec<SaId> = self
             .installed
             .iter()
             .filter(|(_, installed)| installed.generation != generation)
             .map(|(&id, _)| id)
             .collect();
+        let mut swept = Swept { count: stale.len() as u32, removed: Vec::new() };
         for id in &stale {
             let Some(installed) = self.installed.remove(id) else { continue };
             match installed.spec.direction {
@@ -320,13 +390,13 @@ impl SaAdmin {
                 }
                 Direction::Outbound => table.leave_policy(&installed),
             }
-            self.unpublish(*id, &installed, table, publisher);
+            swept.removed.extend(self.unpublish(*id, &installed, table, publisher));
         }
         if !stale.is_empty() {
             publisher.publish(&table.foreign, Some(Box::new(ForeignIndex::build(&self.foreign))));
         }
         publisher.reclaim();
-        stale.len() as u32
+        swept
     }
 
     /// SAs in order of direction and SPI, from position `from` on, as many as surely fit into one message with their

@@ -14,7 +14,7 @@ mod foreign;
 mod install_error;
 mod slots;
 
-pub use admin::{Outcome, SaAdmin};
+pub use admin::{InstalledSa, Outcome, SaAdmin, SaPlace, Swept};
 pub use install_error::InstallError;
 
 use admin::Installed;

@@ -45,11 +45,12 @@ impl Slots {
     }
 }
 
-/// Readies free hot state for an SA. The binding comes last: until then the slot counts as free.
-pub(super) fn start_inbound(hot: &HotIn, (spi, fingerprint): (u32, u64)) {
+/// Readies free hot state for an SA, whose numbers may be used up to `limit`. The binding comes last: until then the
+/// slot counts as free.
+pub(super) fn start_inbound(hot: &HotIn, (spi, fingerprint): (u32, u64), limit: u64) {
     hot.spi.store(spi, Ordering::Relaxed);
     hot.lease_end.store(0, Ordering::Relaxed);
-    hot.limit.store(u64::MAX, Ordering::Relaxed);
+    hot.limit.store(limit, Ordering::Relaxed);
     hot.acknowledged.store(0, Ordering::Relaxed);
     let counters =
         [&hot.top, &hot.packets, &hot.bytes, &hot.replayed, &hot.too_old, &hot.auth_failed, &hot.inner_wrong];
@@ -58,10 +59,10 @@ pub(super) fn start_inbound(hot: &HotIn, (spi, fingerprint): (u32, u64)) {
 }
 
 /// As [`start_inbound`].
-pub(super) fn start_outbound(hot: &HotOut, (spi, fingerprint): (u32, u64)) {
+pub(super) fn start_outbound(hot: &HotOut, (spi, fingerprint): (u32, u64), limit: u64) {
     hot.spi.store(spi, Ordering::Relaxed);
     hot.lease_end.store(0, Ordering::Relaxed);
-    hot.limit.store(u64::MAX, Ordering::Relaxed);
+    hot.limit.store(limit, Ordering::Relaxed);
     [&hot.next, &hot.packets, &hot.bytes, &hot.send_errors]
         .into_iter()
         .for_each(|word| word.store(0, Ordering::Relaxed));

@@ -105,6 +105,11 @@ impl Sites {
         self.settle();
     }
 
+    pub fn host_b_sends(&mut self, packet: &[u8]) {
+        self.inside_b.inject(&ethernet(packet));
+        self.settle();
+    }
+
     /// Runs both until nothing moves; carries frames over the wire between them.
     pub fn settle(&mut self) {
         for _ in 0..64 {

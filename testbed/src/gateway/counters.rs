@@ -111,7 +111,10 @@ impl Counters {
         [
             (
                 self.counter("received") + self.counter("created") + self.counter("returned"),
-                self.counter("forwarded") + self.counter("punted") + drops.saturating_sub(slow_drops),
+                self.counter("forwarded")
+                    + self.counter("punted")
+                    + drops.saturating_sub(slow_drops)
+                    + self.counter("parked"),
             ),
             (
                 self.counter("punted"),
