@@ -17,6 +17,7 @@ pub mod pcap;
 pub mod report;
 pub mod run;
 pub mod scenarios;
+pub mod simulation;
 pub mod sites;
 pub mod suite;
 pub mod traffic;

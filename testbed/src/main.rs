@@ -8,6 +8,7 @@ use tandem_testbed::lab::registry;
 use tandem_testbed::report::Report;
 use tandem_testbed::run::line;
 use tandem_testbed::scenarios::{self, Scenario};
+use tandem_testbed::simulation::{self, Seeds};
 use tandem_testbed::{demo, suite};
 
 #[derive(Debug, Parser)]
@@ -49,6 +50,30 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// The deterministic simulation of a pair.
+    Simulate {
+        /// So many seeds.
+        #[arg(long, default_value_t = 20_000)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// This one only, with its story.
+        #[arg(long, conflicts_with_all = ["seeds", "from"])]
+        seed: Option<u64>,
+        /// With this rule broken (only in a build with the feature `mutants`).
+        #[arg(long, value_name = "NAME")]
+        mutant: Option<String>,
+        /// Write the result as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Breaks each rule once and looks whether the simulation notices; only in a build with the feature `mutants`.
+    SimulateMutants {
+        /// Write the result as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Every test of the project.
     Test {
         /// The counts that the proofs name.
@@ -76,9 +101,25 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool> {
     if let Command::Scenario { list: true, .. } = command {
         for scenario in scenarios::ALL {
-            line(format_args!("{:<16} {}", scenario.name, scenario.about));
+            line(format_args!("{:<18} {}", scenario.name, scenario.about));
         }
         return Ok(true);
+    }
+    if let Command::Simulate { seeds, from, seed, mutant, json } = command {
+        if let Some(name) = mutant {
+            simulation::mutants::choose(&name)?;
+        }
+        let mut report = Report::new("simulate");
+        match seed {
+            Some(seed) => simulation::replay(seed, &mut report),
+            None => simulation::simulate(Seeds { from, number: seeds, stop: false }, &mut report),
+        }
+        return write(&report, json.as_deref());
+    }
+    if let Command::SimulateMutants { json } = command {
+        let mut report = Report::new("simulate-mutants");
+        simulation::mutants::hunt(&mut report)?;
+        return write(&report, json.as_deref());
     }
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -114,6 +155,7 @@ fn run(command: Command) -> Result<bool> {
                 suite::run(&suite::Settings { root, folder: folder.path().to_owned(), full, filter })?;
             return Ok(count.failed == 0);
         }
+        Command::Simulate { .. } | Command::SimulateMutants { .. } => bail!("nothing was simulated"),
     };
     if keep || !passed {
         line(format_args!("logs and captures: {}", folder.keep().display()));

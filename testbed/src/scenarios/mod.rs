@@ -17,6 +17,7 @@ mod one_flow;
 mod overload;
 mod ping_pong;
 mod route_moves;
+mod simulate;
 mod site_to_site;
 mod standby_restart;
 mod stop_and_continue;
@@ -137,6 +138,16 @@ pub const ALL: &[Scenario] = &[
         name: "one-flow",
         about: "one closed-loop TCP flow alone on its SA goes on within a second of a kill",
         act: one_flow::act,
+    },
+    Scenario {
+        name: "simulate",
+        about: "two simulated nodes, every fault from a seed: the guarantees hold, the pair heals and takes over",
+        act: simulate::seeds,
+    },
+    Scenario {
+        name: "simulate-mutants",
+        about: "each rule broken on purpose: the simulation finds every one",
+        act: simulate::mutants,
     },
 ];
 

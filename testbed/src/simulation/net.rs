@@ -83,9 +83,8 @@ impl Net {
     /// Can anything pass on this path from this node?
     #[must_use]
     pub fn open(&self, path: usize, from: usize, now: Time) -> bool {
-        let carrier = Self::segment(path).is_none_or(|segment| {
-            (0..2).all(|node| self.link(segment, node, now))
-        });
+        let carrier =
+            Self::segment(path).is_none_or(|segment| (0..2).all(|node| self.link(segment, node, now)));
         carrier && self.lanes[path][from].cut_until <= now
     }
 

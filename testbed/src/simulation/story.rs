@@ -15,12 +15,6 @@ impl Story {
         Self { lines: told.then(Vec::new) }
     }
 
-    /// Is it told?
-    #[must_use]
-    pub fn told(&self) -> bool {
-        self.lines.is_some()
-    }
-
     /// `who` did, or met, what `text` says.
     pub fn tell(&mut self, at: Time, who: &str, text: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.lines {

@@ -7,11 +7,11 @@
 use super::queue::Time;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use tandem_esp::window::{self, Verdict};
 use tandem_esp::{Iv, IvSource, sequence};
 use tandem_lease::mutant::{self, Mutant};
-use tandem_shm::{HotState, Marks, Handling, ROLE_ACTIVE};
+use tandem_shm::{Handling, HotState, Marks, ROLE_ACTIVE, settle};
 
 /// Frames that may be parked.
 const PARKED_MAX: usize = 24;
@@ -105,16 +105,11 @@ pub struct Worker {
     parked: VecDeque<Parked>,
     fresh: Vec<(Esp, u32)>,
     sealed: Vec<Effect>,
-    ivs: IvSource,
+    /// Where its IVs come from.
+    pub ivs: IvSource,
 }
 
 impl Worker {
-    /// Number of frames that are parked.
-    #[must_use]
-    pub fn parked(&self) -> usize {
-        self.parked.len()
-    }
-
     /// Is there anything to do but to wait?
     #[must_use]
     pub fn has_work(&self, hot: &HotState) -> bool {
@@ -135,7 +130,14 @@ impl Worker {
     }
 
     /// The next step of its round.
-    pub fn step(&mut self, hot: &HotState, inbound: &Marks, outbound: &Marks, now: Time, out: &mut Vec<Effect>) {
+    pub fn step(
+        &mut self,
+        hot: &HotState,
+        inbound: &Marks,
+        outbound: &Marks,
+        now: Time,
+        out: &mut Vec<Effect>,
+    ) {
         match self.step {
             Step::Begin => {
                 self.began = now;
@@ -222,11 +224,11 @@ impl Worker {
 
     fn finish(&mut self, hot: &HotState, inbound: &Marks, outbound: &Marks, out: &mut Vec<Effect>) {
         // The bits of the whole batch are set: a record of a later version holds them all.
-        fence(Ordering::SeqCst);
-        let stamp = hot.header().version.load(Ordering::SeqCst);
+        let settled = settle();
+        let stamp = settled.stamp(&hot.header().version);
         let handling = Handling::of_word(self.word);
         for (packet, slot) in self.fresh.drain(..) {
-            inbound.set(slot);
+            inbound.set(slot, &settled);
             let limit = hot.inbound(slot).map_or(0, |state| state.limit.load(Ordering::Acquire));
             let at_once = handling == Handling::Alone || mutant::is(Mutant::DeliverBeforeCommit);
             if at_once && packet.sequence <= limit {
@@ -239,7 +241,7 @@ impl Worker {
         }
         for sent in self.sealed.drain(..) {
             if let Effect::Sent { slot, .. } = sent {
-                outbound.set(slot);
+                outbound.set(slot, &settled);
             }
             out.push(sent);
         }

@@ -1,0 +1,360 @@
+//! The checkers. They see what leaves the nodes and who is active, and use nothing of the code under test.
+//!
+//! G1 holds always. G2 and G3 hold for the pair while every takeover was fresh and both nodes were never active
+//! without a path; otherwise for each node by itself. The checkers keep that apart by *eras*: within one era the pair
+//! promises, a takeover that is not fresh begins a new one, and while both nodes are active without a path (*split*)
+//! each node answers for itself until the winner has heard the loser, whose final state it must have merged by then
+//! for each SA that moves (F28).
+
+use super::queue::Time;
+use super::worker::Esp;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use tandem_esp::Iv;
+
+/// What anybody can see of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// Its data plane runs.
+    pub running: bool,
+    /// It is active.
+    pub active: bool,
+    /// It handles traffic alone.
+    pub alone: bool,
+    /// It says that the pair is strict.
+    pub strict: bool,
+    /// Its term.
+    pub term: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Pair,
+    /// Both active without a path.
+    Split,
+    /// The winner has heard the loser.
+    Reunited {
+        winner: usize,
+        at: Time,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    node: usize,
+    disk: u32,
+    era: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    origin: Origin,
+    numbers: Range<u64>,
+    term: u64,
+}
+
+/// What was counted in a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Fresh takeovers.
+    pub fresh: u64,
+    /// Takeovers that were not fresh, the first one of a run included.
+    pub stale: u64,
+    /// Fresh takeovers in a reign that went from alone to strict.
+    pub after_join: u64,
+    /// Fresh takeovers after another fresh one.
+    pub second: u64,
+    /// Inner packets delivered.
+    pub delivered: u64,
+    /// Runs of ESP packets sent.
+    pub sent: u64,
+    /// Times in which both were active without a path.
+    pub splits: u64,
+    /// Splits that ended with a merge.
+    pub merges: u64,
+    /// Steps from alone to strict.
+    pub joins: u64,
+}
+
+/// All checkers of a run.
+#[derive(Debug)]
+pub struct Checker {
+    nonces: HashSet<(u32, Iv)>,
+    envelopes: HashMap<(u32, usize, usize), u64>,
+    delivered: HashMap<(u32, u64), Vec<Origin>>,
+    sent: HashMap<u32, Vec<Run>>,
+    era: u32,
+    scope: Scope,
+    sight: [Sight; 2],
+    demoted: [Time; 2],
+    joined: [bool; 2],
+    disk: [u32; 2],
+    lost_strict: bool,
+    lost: [bool; 2],
+    patience: Time,
+    moved: HashMap<u32, Time>,
+    /// Now.
+    pub now: Time,
+    /// What was counted.
+    pub counts: Counts,
+    /// The first rule that was broken.
+    pub broken: Option<String>,
+}
+
+impl Checker {
+    /// Nothing has happened. `patience`: how long a winner waits for the loser's state (F28).
+    #[must_use]
+    pub fn new(patience: Time) -> Self {
+        Self {
+            nonces: HashSet::new(),
+            envelopes: HashMap::new(),
+            delivered: HashMap::new(),
+            sent: HashMap::new(),
+            era: 0,
+            scope: Scope::Pair,
+            sight: [Sight::default(); 2],
+            demoted: [0; 2],
+            joined: [false; 2],
+            disk: [0; 2],
+            lost_strict: false,
+            lost: [false; 2],
+            patience,
+            moved: HashMap::new(),
+            now: 0,
+            counts: Counts::default(),
+            broken: None,
+        }
+    }
+
+    /// What is promised at this moment: for the pair, or for each node by itself.
+    #[must_use]
+    pub fn scope(&self) -> &'static str {
+        match self.scope {
+            Scope::Pair if self.era <= 1 => "pair",
+            Scope::Pair => "pair since the last stale takeover",
+            Scope::Split | Scope::Reunited { .. } => "each node",
+        }
+    }
+
+    /// When something last moved through an SA.
+    #[must_use]
+    pub fn moved(&self, spi: u32) -> Time {
+        self.moved.get(&spi).copied().unwrap_or(0)
+    }
+
+    /// A rule is broken.
+    pub fn fail(&mut self, text: String) {
+        self.broken.get_or_insert(text);
+    }
+
+    fn origin(&self, node: usize) -> Origin {
+        Origin { node, disk: self.disk[node], era: self.era }
+    }
+
+    /// Does an earlier deed bind the node that does the same now, in a round that began then?
+    fn binds(&self, earlier: Origin, node: usize, began: Time) -> bool {
+        if earlier.node == node {
+            return earlier.disk == self.disk[node];
+        }
+        let pair = match self.scope {
+            Scope::Pair => true,
+            Scope::Split => false,
+            Scope::Reunited { winner, at } => node == winner && began > at,
+        };
+        pair && earlier.era == self.era
+    }
+
+    /// A nonce was used under the key of an SPI (G1).
+    pub fn nonce(&mut self, node: usize, spi: u32, iv: Iv) {
+        let text = format!("{iv:?}");
+        if !self.nonces.insert((spi, iv)) {
+            self.fail(format!("G1: node {node} used a nonce again under the key of {spi:#x}: {text}"));
+        }
+    }
+
+    /// A datagram to the partner was sealed (F6).
+    pub fn envelope(&mut self, node: usize, epoch: u32, path: usize, counter: u64) {
+        if self.envelopes.insert((epoch, node, path), counter).is_some_and(|last| counter <= last) {
+            self.fail(format!("F6: node {node} used counter {counter} again, epoch {epoch}, path {path}"));
+        }
+    }
+
+    /// An inner packet went to the inside, in a round that began then (G2, F27).
+    pub fn deliver(&mut self, node: usize, packet: Esp, began: Time) {
+        self.counts.delivered += 1;
+        self.moved.insert(packet.spi, self.now);
+        if !self.sight[node].active && began > self.demoted[node] {
+            self.fail(format!(
+                "F27: node {node} delivered {:#x}/{} after its demotion",
+                packet.spi, packet.sequence
+            ));
+        }
+        let earlier = self.delivered.get(&(packet.spi, packet.sequence));
+        let twice = earlier.into_iter().flatten().find(|earlier| self.binds(**earlier, node, began)).copied();
+        if let Some(earlier) = twice {
+            let scope = self.scope();
+            self.fail(format!(
+                "G2: node {node} delivered {:#x}/{} that node {} had delivered (promised for: {scope})",
+                packet.spi, packet.sequence, earlier.node
+            ));
+        }
+        let origin = self.origin(node);
+        self.delivered.entry((packet.spi, packet.sequence)).or_default().push(origin);
+    }
+
+    /// ESP packets left (G3).
+    pub fn send(&mut self, node: usize, spi: u32, numbers: &Range<u64>, term: u64, began: Time) {
+        self.counts.sent += 1;
+        self.moved.insert(spi, self.now);
+        let origin = self.origin(node);
+        let mut broken = None;
+        for run in self.sent.get(&spi).into_iter().flatten() {
+            if !self.binds(run.origin, node, began) {
+                continue;
+            }
+            let twice = run.numbers.start < numbers.end && numbers.start < run.numbers.end;
+            let above = |low: &Range<u64>, high: &Range<u64>| high.start >= low.end;
+            let disorder = (run.term < term && !above(&run.numbers, numbers))
+                || (run.term > term && !above(numbers, &run.numbers));
+            if twice || disorder {
+                let what = if twice { "again" } else { "not above an earlier term's" };
+                broken = Some(format!(
+                    "G3: node {node} sent {spi:#x}/{numbers:?} in term {term} {what}: node {} had sent {:?} in term {}",
+                    run.origin.node, run.numbers, run.term
+                ));
+                break;
+            }
+        }
+        if let Some(text) = broken {
+            self.fail(format!("{text} (promised for: {})", self.scope()));
+        }
+        let runs = self.sent.entry(spi).or_default();
+        let known = runs.iter_mut().rev().take(4).find(|run| {
+            run.numbers.end == numbers.start
+                && run.term == term
+                && (run.origin.node, run.origin.disk, run.origin.era)
+                    == (origin.node, origin.disk, origin.era)
+        });
+        match known {
+            Some(run) => run.numbers.end = numbers.end,
+            None => runs.push(Run { origin, numbers: numbers.clone(), term }),
+        }
+    }
+
+    /// A node handled a message of the other one that was sealed then; `unmerged`: that one says that its final state
+    /// is not merged.
+    pub fn heard(&mut self, by: usize, sealed: Time, unmerged: bool, now: Time) {
+        let loser = 1 - by;
+        match self.scope {
+            Scope::Split
+                if self.sight[by].active && !self.sight[loser].active && sealed > self.demoted[loser] =>
+            {
+                self.scope = Scope::Reunited { winner: by, at: now };
+                if !unmerged {
+                    self.merged();
+                }
+            }
+            Scope::Reunited { winner, .. } if winner == by && !unmerged => self.merged(),
+            _ => {}
+        }
+    }
+
+    fn merged(&mut self) {
+        self.scope = Scope::Pair;
+        self.counts.merges += 1;
+    }
+
+    /// Is the scope one in which messages must be looked into?
+    #[must_use]
+    pub fn listening(&self) -> bool {
+        self.scope != Scope::Pair
+    }
+
+    fn new_era(&mut self) {
+        self.era += 1;
+        self.scope = Scope::Pair;
+    }
+
+    /// A node lost its memory.
+    pub fn lost_memory(&mut self, node: usize) {
+        if self.scope != Scope::Pair {
+            // What one of them did by itself is known to nobody any more.
+            self.new_era();
+        }
+        if self.sight[node].active {
+            self.lost_strict = self.sight[node].strict;
+            if !self.lost_strict {
+                self.new_era();
+            }
+            self.lost = [false; 2];
+        }
+        self.lost[node] = true;
+    }
+
+    /// A node lost its disk.
+    pub fn lost_disk(&mut self, node: usize) {
+        self.disk[node] += 1;
+        self.lost_strict = false;
+    }
+
+    /// What both nodes look like now. `fresh`: what the one that has just become active says of its takeover.
+    pub fn see(&mut self, now: Time, sight: [Sight; 2], fresh: [bool; 2]) {
+        let before = self.sight;
+        self.sight = sight;
+        for node in 0..2 {
+            let (was, is) = (before[node], sight[node]);
+            if !is.active && was.active {
+                self.demoted[node] = now;
+            }
+            if is.active && !was.active {
+                self.joined[node] = false;
+            }
+            if is.active && is.strict && was.active && !was.strict {
+                self.joined[node] = true;
+                self.counts.joins += 1;
+            }
+            if is.active && !was.active {
+                self.promoted(node, before[1 - node], fresh[node]);
+            }
+        }
+        let [one, two] = sight;
+        if one.active && two.active && self.scope == Scope::Pair {
+            let older = usize::from(two.term < one.term);
+            if sight[older].alone {
+                self.split();
+            }
+        }
+        if let Scope::Reunited { at, .. } = self.scope
+            && now > at + self.patience
+        {
+            // The winner goes on as after a stale takeover (F28).
+            self.new_era();
+        }
+    }
+
+    fn split(&mut self) {
+        self.scope = Scope::Split;
+        self.counts.splits += 1;
+    }
+
+    fn promoted(&mut self, node: usize, partner: Sight, fresh: bool) {
+        if fresh {
+            self.counts.second += u64::from(self.counts.fresh > 0);
+            self.counts.fresh += 1;
+            self.counts.after_join += u64::from(self.joined[1 - node]);
+            if partner.active && partner.alone && !partner.strict {
+                self.fail(format!("F21: node {node} took over as fresh while its partner was alone"));
+            }
+        } else {
+            self.counts.stale += 1;
+            if partner.running && partner.active {
+                if self.scope != Scope::Split {
+                    self.split();
+                }
+            } else if !(self.lost_strict && self.lost == [true; 2]) {
+                self.new_era();
+            }
+        }
+        self.lost_strict = false;
+    }
+}
