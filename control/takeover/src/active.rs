@@ -380,6 +380,8 @@ impl Node {
         self.stand(Standing::Strict { incarnation, version });
         self.lone_state = false;
         self.heartbeat_due = 0;
+        // The other node may have been active for a moment that this one never heard of (F29).
+        self.actions.push_back(Action::Announce);
         if let Some(active) = self.active_mut() {
             active.pause = self_pause();
         }
@@ -412,6 +414,7 @@ impl Node {
         self.switch_over = false;
         self.stand(Standing::Alone);
         self.lone_state = true;
+        self.actions.push_back(Action::Announce);
         if matches!(before, Standing::Strict { .. }) {
             self.counts.went_alone += 1;
         }

@@ -58,6 +58,8 @@ pub struct Node {
     pub(crate) config: Config,
     pub(crate) started: Nanos,
     pub(crate) warm: bool,
+    /// Term that an earlier process left in the hot state: the next one lies above.
+    least_term: u64,
     pub(crate) terms: Option<Terms>,
     /// Incarnation of this node's memory; 0: none, one is needed.
     pub(crate) incarnation: u64,
@@ -106,6 +108,7 @@ impl Node {
             config,
             started: now,
             warm,
+            least_term: 0,
             terms: None,
             incarnation: 0,
             ended: 0,
@@ -144,6 +147,7 @@ impl Node {
         let header = memory.hot.header();
         let word = header.handling.load(Ordering::Acquire);
         self.generation = Handling::generation(word);
+        self.least_term = header.term.load(Ordering::Acquire);
         if header.role.load(Ordering::Acquire) == ROLE_ACTIVE {
             self.lone_state = Handling::of_word(word) != Handling::Strict;
             self.own_reign = header.term.load(Ordering::Acquire);
@@ -520,7 +524,7 @@ impl Node {
 
     pub(crate) fn next_term(&self) -> Option<u64> {
         let terms = self.terms.filter(|terms| terms.eligible)?;
-        let term = self.config.node.next_above(terms.taken.max(self.reign)).ok()?;
+        let term = self.config.node.next_above(terms.taken.max(self.reign).max(self.least_term)).ok()?;
         (term <= terms.reserved).then_some(term)
     }
 
