@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tandem_api::dataplane::Hello;
 use tandem_api::operator::{
-    ConnectionState, Counters, DataPlaneStatus, Detached, Failure, FailureCode, FenceStatus, Method,
-    NodeStatus, Reloaded,
+    ConnectionState, Counters, DataPlaneStatus, Detached, Failure, FailureCode, FenceStatus, LastReload,
+    Method, NodeStatus, Reloaded,
 };
 use tandem_config::Settings;
 use tokio::sync::mpsc;
@@ -33,6 +33,8 @@ pub struct Daemon<F> {
     config_file: PathBuf,
     settings: Settings,
     read_at: Instant,
+    /// When `config reload` was tried last, and why it was not done.
+    last_reload: Option<(Instant, Option<String>)>,
     started: Instant,
     node: NodeState,
     fence: F,
@@ -71,8 +73,19 @@ impl<F: Fence> Daemon<F> {
             generation: None,
             count: 0,
         };
-        let (fence_error, kept) = (None, None);
-        Self { config_file, settings, read_at: now, started: now, node, fence, fence_error, kept, connection }
+        let (fence_error, kept, last_reload) = (None, None, None);
+        Self {
+            config_file,
+            settings,
+            read_at: now,
+            last_reload,
+            started: now,
+            node,
+            fence,
+            fence_error,
+            kept,
+            connection,
+        }
     }
 
     /// Runs until a signal ends it, or nobody is left to give orders. The data plane and the fence stay as
@@ -190,7 +203,7 @@ impl<F: Fence> Daemon<F> {
             };
             let lost = match event {
                 Event::Stop => return Ended::Stop,
-                Event::Reload => match self.reload(Some(&mut session)).await {
+                Event::Reload => match self.reload(&mut session).await {
                     Ok(_) => None,
                     Err(error) => error.lost(),
                 },
@@ -267,12 +280,33 @@ impl<F: Fence> Daemon<F> {
             Method::ShowRedundancy | Method::ShowRedundancyHistory | Method::ShowSsp | Method::SwitchOver => {
                 Err(no_pair().into())
             }
-            Method::ConfigReload => Ok(json(&self.reload(Some(session)).await?)?),
+            Method::ConfigReload => Ok(json(&self.reload(session).await?)?),
             Method::Detach => Ok(json(&self.detach(session).await?)?),
         }
     }
 
     fn reload_alone(&mut self) -> Result<Reloaded, Trouble> {
+        let result = self.read_alone();
+        self.note_reload(result.as_ref().err());
+        result
+    }
+
+    /// Reads the configuration again and applies it, whole or not at all.
+    async fn reload(&mut self, session: &mut Session) -> Result<Reloaded, Trouble> {
+        let result = self.read_and_apply(session).await;
+        self.note_reload(result.as_ref().err());
+        result
+    }
+
+    /// For `show status`: who sent a signal instead of asking is not told otherwise than by the log.
+    fn note_reload(&mut self, trouble: Option<&Trouble>) {
+        let message = trouble.map(|trouble| trouble.failure(&self.settings.data_plane_socket).message);
+        // Of many lines the last one sums up.
+        let error = message.map(|text| text.lines().last().unwrap_or_default().to_owned());
+        self.last_reload = Some((Instant::now(), error));
+    }
+
+    fn read_alone(&mut self) -> Result<Reloaded, Trouble> {
         let new = self.read_again()?;
         if new.start.max_sas != self.settings.start.max_sas && self.kept.take().is_some() {
             tracing::warn!(
@@ -293,9 +327,7 @@ impl<F: Fence> Daemon<F> {
         Ok(self.reloaded(false, Outcome::default()))
     }
 
-    /// Reads the configuration again and applies it, whole or not at all.
-    async fn reload(&mut self, session: Option<&mut Session>) -> Result<Reloaded, Trouble> {
-        let Some(session) = session else { return self.reload_alone() };
+    async fn read_and_apply(&mut self, session: &mut Session) -> Result<Reloaded, Trouble> {
         let mut new = self.read_again()?;
         new.renumber(&self.settings.numbers());
         if let Err(error) = self.fence.add(&new.fence) {
@@ -464,6 +496,11 @@ impl<F: Fence> Daemon<F> {
             node_key: self.node.public_key(),
             config_file: self.config_file.display().to_string(),
             config_age_s: self.read_at.elapsed().as_secs(),
+            last_reload: self.last_reload.as_ref().map(|(at, error)| LastReload {
+                ago_s: at.elapsed().as_secs(),
+                ok: error.is_none(),
+                error: error.clone(),
+            }),
             role: hello.map(|hello| hello.role),
             term: hello.map(|hello| hello.term),
             data_plane: DataPlaneStatus {

@@ -73,6 +73,13 @@ pub fn status(status: &NodeStatus) -> String {
         "configuration",
         format!("{}, read {} ago", status.config_file, duration(status.config_age_s)),
     ));
+    if let Some(reload) = &status.last_reload {
+        let ago = duration(reload.ago_s);
+        rows.push(match &reload.error {
+            None => ("", format!("last reload {ago} ago: done")),
+            Some(error) => ("", format!("last reload {ago} ago: FAILED, nothing has changed: {error}")),
+        });
+    }
     let terms = &status.terms;
     let alarm = if terms.alarm { "; ALARM: the term file cannot be extended, is the disk full?" } else { "" };
     rows.push((
@@ -201,13 +208,14 @@ pub fn counters(counters: &Counters, all: bool) -> String {
     };
     let _ = writeln!(
         text,
-        "\naccounting: received {} + returned {} + created {} = forwarded {} + slow path {} + dropped {}{}",
+        "\naccounting: received {} + returned {} + created {} = forwarded {} + slow path {} + dropped {} + waiting {}{}",
         a.received,
         a.returned,
         a.created,
         a.forwarded,
         a.punted,
         a.dropped,
+        a.parked,
         in_hand(a.difference)
     );
     let _ = writeln!(
@@ -266,7 +274,7 @@ workers
 drops
   esp_replayed      2  sequence number seen before
 
-accounting: received 12 + returned 0 + created 0 = forwarded 9 + slow path 0 + dropped 2 (in hand: 1)
+accounting: received 12 + returned 0 + created 0 = forwarded 9 + slow path 0 + dropped 2 + waiting 0 (in hand: 1)
 slow path:  0 = answered 0 + resumed 0 + held 0 + dropped 0
 ";
         assert_eq!(counters(&sample(), false), expected);

@@ -148,7 +148,9 @@ fn a_reload_applies_what_changed_and_keeps_policy_numbers() {
 fn a_wrong_configuration_changes_nothing_and_says_why() {
     in_namespace(|| {
         let site = Site::running(1);
-        let said = site.data_plane.books().said.len();
+        // What operators ask is passed on.
+        let told = || site.data_plane.books().said.iter().filter(|word| **word != "Status").count();
+        let said = told();
         let good = std::fs::read_to_string(site.config_file()).unwrap();
         std::fs::write(site.config_file(), good.replace("spi = 4096", "spi = 4")).unwrap();
         let refused = site.ctl(&["config", "reload"]);
@@ -156,12 +158,18 @@ fn a_wrong_configuration_changes_nothing_and_says_why() {
         assert!(refused.stderr.contains("choose a number from 256"), "{}", refused.stderr);
         site.signal(Signal::SIGHUP);
         wait("logged", || site.log().contains("configuration not applied"));
+        let status = site.ctl(&["show", "status"]).stdout;
+        assert!(status.contains("ago: FAILED, nothing has changed: "), "{status}");
+        assert_eq!(site.ctl(&["--json", "show", "status"]).json()["last_reload"]["ok"], false);
         let workers = good.replace("[dataplane]\n", "[dataplane]\nworkers = 2\n");
         std::fs::write(site.config_file(), workers).unwrap();
         let refused = site.ctl(&["config", "reload"]);
         assert_eq!(refused.status, 1);
         assert!(refused.stderr.contains("dataplane.workers"), "{}", refused.stderr);
-        assert_eq!(site.data_plane.books().said.len(), said, "the data plane was told something");
+        assert_eq!(told(), said, "the data plane was told something");
+        std::fs::write(site.config_file(), good).unwrap();
+        assert_eq!(site.ctl(&["config", "reload"]).status, 0);
+        assert_eq!(site.ctl(&["--json", "show", "status"]).json()["last_reload"]["ok"], true);
     });
 }
 

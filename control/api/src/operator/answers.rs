@@ -245,7 +245,7 @@ impl From<&CounterValues> for Counters {
 }
 
 /// Where every frame ended. For the workers `received + returned + created = forwarded + punted +
-/// dropped`, for the slow path `punted = answered + resumed + held + dropped`; a difference is a frame in
+/// dropped + parked`, for the slow path `punted = answered + resumed + held + dropped`; a difference is a frame in
 /// hand between two counters while traffic runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Accounting {
@@ -261,6 +261,8 @@ pub struct Accounting {
     pub punted: u64,
     /// Frames dropped by the workers.
     pub dropped: u64,
+    /// Frames that wait for the partner's acknowledgement now.
+    pub parked: u64,
     /// Frames of the workers that are in none of them; 0 when no traffic runs.
     pub difference: i64,
     /// Punted frames turned into an answer.
@@ -288,6 +290,7 @@ impl From<&CounterValues> for Accounting {
         let created = values.counter(Counter::Created);
         let forwarded = values.counter(Counter::Forwarded);
         let punted = values.counter(Counter::Punted);
+        let parked = values.counter(Counter::Parked);
         let slow_answered = values.slow(SlowCounter::Answered);
         let slow_resumed = values.slow(SlowCounter::Resumed);
         let slow_held = values.slow(SlowCounter::Held);
@@ -298,7 +301,8 @@ impl From<&CounterValues> for Accounting {
             forwarded,
             punted,
             dropped,
-            difference: difference([received, returned, created], [forwarded, punted, dropped, 0]),
+            parked,
+            difference: difference([received, returned, created], [forwarded, punted, dropped, parked]),
             slow_answered,
             slow_resumed,
             slow_held,
@@ -352,6 +356,9 @@ pub struct NodeStatus {
     pub config_file: String,
     /// Seconds since the configuration was read.
     pub config_age_s: u64,
+    /// The last attempt to read it again, by `config reload` or a signal; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_reload: Option<LastReload>,
     /// Role, as the data plane last said.
     pub role: Option<Role>,
     /// Term, as the data plane last said.
@@ -362,6 +369,17 @@ pub struct NodeStatus {
     pub terms: TermStatus,
     /// Blackhole routes that keep protected traffic off the wire while no data plane runs.
     pub fence: FenceStatus,
+}
+
+/// An attempt to read the configuration again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LastReload {
+    /// Seconds ago.
+    pub ago_s: u64,
+    /// Was it taken? Otherwise nothing has changed.
+    pub ok: bool,
+    /// Why not.
+    pub error: Option<String>,
 }
 
 /// Connection to the data plane.
@@ -491,6 +509,10 @@ mod tests {
         assert_eq!((accounting.difference, accounting.slow_difference), (0, 1));
         values.counters[Counter::Forwarded as usize] = 7;
         assert_eq!(Accounting::from(&values).difference, -1);
+        values.counters[Counter::Received as usize] = 12;
+        assert_eq!(Accounting::from(&values).difference, 1);
+        values.counters[Counter::Parked as usize] = 1;
+        assert_eq!(Accounting::from(&values).difference, 0, "a frame that waits is in hand");
     }
 
     #[test]
