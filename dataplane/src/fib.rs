@@ -5,6 +5,7 @@
 
 use crate::prefix_table::{Prefix, PrefixTable};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 use tandem_wire::ethernet::MacAddr;
 
 /// Number of an interface within the data plane (position in its configuration).
@@ -156,6 +157,30 @@ impl Kernel {
         Fib { table: PrefixTable::build(entries), targets }
     }
 
+    /// The first next hop of a route over a link that `is_wanted`.
+    #[must_use]
+    pub fn next_hop(&self, ifindex: u32, is_wanted: impl Fn(&Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+        let gateway = |route: &Route| match *route {
+            Route::Via { ifindex: over, gateway: Some(gateway) } if over == ifindex => {
+                Some(Ipv4Addr::from_bits(gateway)).filter(&is_wanted)
+            }
+            _ => None,
+        };
+        self.routes.values().find_map(gateway)
+    }
+
+    /// The host's own address on a link from which `destination` is asked: one whose network holds it, else any.
+    #[must_use]
+    pub fn address_towards(&self, ifindex: u32, destination: Ipv4Addr) -> Option<Ipv4Addr> {
+        let own = || self.addresses.iter().filter(|((link, _), _)| *link == ifindex);
+        let holds = |address: u32, length: u8| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0);
+            (address ^ destination.to_bits()) & mask == 0
+        };
+        let near = own().find(|((_, address), length)| holds(*address, **length));
+        near.or_else(|| own().next()).map(|((_, address), _)| Ipv4Addr::from_bits(*address))
+    }
+
     fn best_routes(&self) -> BTreeMap<Prefix, Route> {
         let mut best = BTreeMap::new();
         // Keys are in order of prefix, then metric: the first of a prefix is the one that counts.
@@ -271,6 +296,20 @@ mod tests {
         route(&mut kernel, "10.1.0.9/32", 0, Route::Via { ifindex: 6, gateway: Some(addr("192.0.2.7")) });
         let adjacency = Adjacency { port: 1, mtu: 1500, destination: MAC_B, source: OWN };
         assert_eq!(kernel.compile(&ports).lookup(addr("10.1.0.9")), Some(&Target::Adjacency(adjacency)));
+    }
+
+    #[test]
+    fn a_witness_is_the_next_hop_over_its_link_and_is_asked_from_the_address_beside_it() {
+        let (mut kernel, _) = kernel();
+        let gateway = "192.0.2.254".parse().unwrap();
+        assert_eq!(kernel.next_hop(6, |_| true), Some(gateway));
+        assert_eq!(kernel.next_hop(6, |address| *address != gateway), None);
+        assert_eq!(kernel.next_hop(5, |_| true), None);
+        assert_eq!(kernel.address_towards(6, gateway), None);
+        kernel.addresses.insert((6, addr("10.9.0.2")), 24);
+        assert_eq!(kernel.address_towards(6, gateway), Some("10.9.0.2".parse().unwrap()));
+        kernel.addresses.insert((6, addr("192.0.2.2")), 24);
+        assert_eq!(kernel.address_towards(6, gateway), Some("192.0.2.2".parse().unwrap()));
     }
 
     #[test]

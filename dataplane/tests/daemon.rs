@@ -1,18 +1,16 @@
 //! The real daemon in a network namespace, spoken to as the control process does. Needs root.
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
-    socket_with,
-};
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod control;
+
+use control::{Control, run};
+use rustix::net::RecvFlags;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Duration;
 use tandem_api::counters::{DropReason, SlowCounter};
 use tandem_api::dataplane::*;
+use tandem_api::pair::PairSettings;
 use tandem_api::types::{Direction, KeyFingerprint, KeyMaterial, Mac, Role, Selector, Side, Transform};
 
 /// A gateway namespace with one veth to a host namespace. Removed on drop.
@@ -21,13 +19,14 @@ struct Lab {
     folder: tempfile::TempDir,
 }
 
-fn run(command: &str) -> bool {
-    let status = Command::new("sh").args(["-c", command]).stdout(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
 impl Lab {
     fn new(name: &str) -> Self {
+        Self::with_queues(name, 1)
+    }
+
+    /// With so many queues on the veth. By which one a frame comes is up to a hash of the kernel's that differs from boot
+    /// to boot, so that a data plane must take all of them to get every frame.
+    fn with_queues(name: &str, queues: u16) -> Self {
         let name = format!("td{}{name}", std::process::id());
         let lab = Self { folder: tempfile::tempdir().unwrap(), name };
         let n = &lab.name;
@@ -35,8 +34,8 @@ impl Lab {
             format!("ip netns add {n}g"),
             format!("ip netns add {n}h"),
             format!(
-                "ip link add in0 netns {n}g numrxqueues 2 numtxqueues 2 type veth \
-                 peer name h0 netns {n}h numrxqueues 2 numtxqueues 2"
+                "ip link add in0 netns {n}g numrxqueues {queues} numtxqueues {queues} type veth \
+                 peer name h0 netns {n}h numrxqueues {queues} numtxqueues {queues}"
             ),
             format!("ip -n {n}g link set lo up"),
             format!("ip -n {n}g addr add 10.1.0.2/24 dev in0"),
@@ -63,6 +62,34 @@ impl Lab {
 
     fn has_program(&self) -> bool {
         run(&format!("ip -n {}g link show in0 | grep -q prog/xdp", self.name))
+    }
+
+    /// A node without partner.
+    fn lone(&self) -> PairSettings {
+        let numbers = self.folder.path().join("numbers");
+        PairSettings {
+            node: 0,
+            numbers_file: numbers.to_str().unwrap().to_owned(),
+            file_id: [7; 16],
+            used: false,
+            partner: None,
+        }
+    }
+
+    /// Greets as control does; the hot state comes back.
+    fn hello(&self, control: &mut Control, hot: Option<&OwnedFd>) -> (Hello, OwnedFd) {
+        self.hello_with(control, start_settings(), hot)
+    }
+
+    fn hello_with(
+        &self,
+        control: &mut Control,
+        start: StartSettings,
+        hot: Option<&OwnedFd>,
+    ) -> (Hello, OwnedFd) {
+        let greeted = control.hello_with(start, hot);
+        control.set_pair(self.lone());
+        greeted
     }
 
     fn start(&self) -> Daemon {
@@ -106,86 +133,6 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// As the control process speaks.
-struct Control {
-    socket: OwnedFd,
-    next: u64,
-}
-
-impl Control {
-    fn connect(path: &Path) -> Self {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let socket =
-                socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-            if connect(&socket, &SocketAddrUnix::new(path).unwrap()).is_ok() {
-                return Self { socket, next: 1 };
-            }
-            assert!(Instant::now() < deadline, "the daemon does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn ask(&mut self, body: Body, attach: Option<&OwnedFd>) -> (Result<Reply, Refusal>, Option<OwnedFd>) {
-        let id = self.next;
-        self.next += 1;
-        let message = encode(&Request { id, body }).unwrap();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors: Vec<_> = attach.iter().map(|fd| fd.as_fd()).collect();
-        if !descriptors.is_empty() {
-            assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        }
-        sendmsg(&self.socket, &[IoSlice::new(&message)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
-        let mut buffer = vec![0; MESSAGE_MAX];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received =
-            recvmsg(&self.socket, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, RecvFlags::empty())
-                .unwrap();
-        let mut attached = None;
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
-                attached = descriptors.next();
-            }
-        }
-        let answer: Answer = decode(&buffer[..received.bytes]).unwrap();
-        assert_eq!(answer.id, id);
-        (answer.result, attached)
-    }
-
-    fn hello(&mut self, hot: Option<&OwnedFd>) -> (Hello, OwnedFd) {
-        self.hello_with(start_settings(), hot)
-    }
-
-    fn hello_with(&mut self, start: StartSettings, hot: Option<&OwnedFd>) -> (Hello, OwnedFd) {
-        let body = Body::Hello { version: VERSION, start };
-        match self.ask(body, hot) {
-            (Ok(Reply::Hello(hello)), Some(hot)) => (hello, hot),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn done(&mut self, body: Body) {
-        let (answer, _) = self.ask(body, None);
-        assert!(matches!(answer, Ok(Reply::Done)), "{answer:?}");
-    }
-
-    fn status(&mut self) -> Status {
-        match self.ask(Body::Status, None).0 {
-            Ok(Reply::Status(status)) => *status,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn install(&mut self, generation: u64) -> (u32, u32, u32) {
-        match self.ask(Body::InstallSas { generation, sas: vec![sa()] }, None).0 {
-            Ok(Reply::Installed { new, resumed, unchanged }) => (new, resumed, unchanged),
-            other => panic!("{other:?}"),
-        }
     }
 }
 
@@ -244,7 +191,7 @@ fn the_virtual_address_answers_arp_and_ping_and_what_is_protected_is_counted_as_
     let lab = Lab::new("a");
     let _daemon = lab.start();
     let mut control = Control::connect(&lab.socket());
-    let (hello, _hot) = control.hello(None);
+    let (hello, _hot) = lab.hello(&mut control, None);
     assert_eq!((hello.hot_state, hello.term, hello.role), (HotStateOrigin::Fresh, 0, Role::Standby));
     control.done(config("in0"));
     assert!(!lab.ping("10.1.0.1"), "a standby is silent");
@@ -258,6 +205,14 @@ fn the_virtual_address_answers_arp_and_ping_and_what_is_protected_is_counted_as_
     assert_eq!(status.counters.slow(SlowCounter::EchoReplies), 3);
     assert!(status.counters.slow(SlowCounter::ArpReplies) >= 1);
     assert_eq!(status.interfaces[0].driver, "veth");
+    let pair = control.pair();
+    assert_eq!((pair.partner, &*pair.role, pair.term, &*pair.state), (false, "active", 2, "alone"));
+    assert!(
+        pair.segments[0].alive && pair.segments[0].witness.is_none() && pair.paths.is_empty(),
+        "{pair:#?}"
+    );
+    control.listen();
+    assert!(control.events.is_empty(), "nobody is needed by a lone node: {:?}", control.events);
 }
 
 #[test]
@@ -265,7 +220,7 @@ fn what_is_refused_changes_nothing() {
     let lab = Lab::new("b");
     let _daemon = lab.start();
     let mut control = Control::connect(&lab.socket());
-    control.hello(None);
+    lab.hello(&mut control, None);
     control.done(config("in0"));
     control.done(Body::SetRole { role: Role::Active, term: 4 });
     let refused = control.ask(config("eth7"), None).0.unwrap_err();
@@ -287,17 +242,17 @@ fn a_control_process_that_dies_and_returns_finds_its_sas_untouched() {
     let lab = Lab::new("c");
     let _daemon = lab.start();
     let mut control = Control::connect(&lab.socket());
-    control.hello(None);
+    lab.hello(&mut control, None);
     control.done(config("in0"));
     control.done(Body::SetRole { role: Role::Active, term: 2 });
-    assert_eq!(control.install(1), (1, 0, 0));
+    assert_eq!(control.install(1, vec![sa()]), (1, 0, 0));
     drop(control);
     assert!(lab.ping("10.1.0.1"), "traffic goes on without a control process");
     let mut control = Control::connect(&lab.socket());
-    let (hello, _hot) = control.hello(None);
+    let (hello, _hot) = lab.hello(&mut control, None);
     assert_eq!((hello.generation, hello.term, hello.role), (1, 2, Role::Active));
     control.done(config("in0"));
-    assert_eq!(control.install(2), (0, 0, 1));
+    assert_eq!(control.install(2, vec![sa()]), (0, 0, 1));
     let swept = control.ask(Body::SweepSas { generation: 2 }, None).0;
     assert!(matches!(swept, Ok(Reply::Swept(0))), "{swept:?}");
     assert!(lab.ping("10.1.0.1"));
@@ -308,20 +263,20 @@ fn a_killed_data_plane_fails_closed_and_its_successor_goes_on_with_the_same_numb
     let lab = Lab::new("d");
     let mut daemon = lab.start();
     let mut control = Control::connect(&lab.socket());
-    let (_, hot) = control.hello(None);
+    let (_, hot) = lab.hello(&mut control, None);
     control.done(config("in0"));
     control.done(Body::SetRole { role: Role::Active, term: 2 });
-    assert_eq!(control.install(1), (1, 0, 0));
+    assert_eq!(control.install(1, vec![sa()]), (1, 0, 0));
     daemon.kill();
     assert!(lab.has_program(), "the pinned program outlives the process");
     assert!(!lab.ping("10.1.0.1"), "nobody answers for the virtual address");
     assert!(lab.ping("10.1.0.2"), "all else passes");
     let _successor = lab.start();
     let mut control = Control::connect(&lab.socket());
-    let (hello, _hot) = control.hello(Some(&hot));
+    let (hello, _hot) = lab.hello(&mut control, Some(&hot));
     assert_eq!((hello.hot_state, hello.term), (HotStateOrigin::Adopted, 2));
     control.done(config("in0"));
-    assert_eq!(control.install(2), (0, 1, 0), "known key, known numbers");
+    assert_eq!(control.install(2, vec![sa()]), (0, 1, 0), "known key, known numbers");
     assert!(lab.ping("10.1.0.1"));
     control.done(Body::Detach);
     assert!(!lab.has_program());
@@ -331,10 +286,10 @@ fn a_killed_data_plane_fails_closed_and_its_successor_goes_on_with_the_same_numb
 
 #[test]
 fn two_workers_share_an_interface_of_two_queues() {
-    let lab = Lab::new("e");
+    let lab = Lab::with_queues("e", 2);
     let _daemon = lab.start();
     let mut control = Control::connect(&lab.socket());
-    control.hello_with(StartSettings { workers: 2, ..start_settings() }, None);
+    lab.hello_with(&mut control, StartSettings { workers: 2, ..start_settings() }, None);
     control.done(config_with("in0", 2));
     control.done(Body::SetRole { role: Role::Active, term: 2 });
     run(&format!("ip -n {}h route add 10.2.0.0/24 via 10.1.0.1", lab.name));
@@ -361,7 +316,7 @@ fn a_virtual_address_that_the_kernel_has_too_is_refused_with_the_cure() {
     let lab = Lab::new("g");
     let _daemon = lab.start();
     let mut control = Control::connect(&lab.socket());
-    control.hello(None);
+    lab.hello(&mut control, None);
     run(&format!("ip -n {}g addr add 10.1.0.1/24 dev in0", lab.name));
     std::thread::sleep(Duration::from_millis(200));
     let refused = control.ask(config("in0"), None).0.unwrap_err();
@@ -376,7 +331,7 @@ fn a_second_control_process_is_refused_and_nothing_is_done_before_hello() {
     let mut first = Control::connect(&lab.socket());
     let early = first.ask(Body::Status, None).0.unwrap_err();
     assert!(early.reason.contains("Hello"), "{early}");
-    first.hello(None);
+    lab.hello(&mut first, None);
     let second = Control::connect(&lab.socket());
     let mut octet = [0];
     assert_eq!(rustix::net::recv(&second.socket, &mut octet, RecvFlags::empty()).unwrap().0, 0, "closed");
@@ -385,6 +340,6 @@ fn a_second_control_process_is_refused_and_nothing_is_done_before_hello() {
     let mut third = Control::connect(&lab.socket());
     let early = third.ask(Body::Status, None).0.unwrap_err();
     assert!(early.reason.contains("Hello"), "each connection says Hello: {early}");
-    third.hello(None);
+    lab.hello(&mut third, None);
     third.status();
 }

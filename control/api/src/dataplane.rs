@@ -50,7 +50,7 @@ pub enum Body {
     },
     /// The whole of the small configuration: interfaces, policies, options. Replaces what was there.
     Configure(Box<Config>),
-    /// What holds of node and partner; before the first SA. Without a partner control gives the role by
+    /// What holds of node and partner; before [`Body::Configure`] and the first SA. Without a partner control gives the role by
     /// [`Body::SetRole`], with one the data plane finds it by itself.
     SetPair(Box<PairSettings>),
     /// What may be used of the term file.

@@ -22,6 +22,9 @@ pub struct PairSettings {
     pub numbers_file: String,
     /// Id of the term file: a numbers file of another one counts as lost.
     pub file_id: [u8; 16],
+    /// May this node have carried traffic before (has it ever taken a term)? Then a numbers file that is missing is
+    /// lost. Counts when the data plane starts.
+    pub used: bool,
     /// The partner, if there is one.
     pub partner: Option<PartnerSettings>,
 }

@@ -1,10 +1,12 @@
 //! All that a running data plane holds, behind one lock that no worker ever takes.
 
 use super::interface::{self, Interface, Surroundings};
+use super::pair::{Pair, Told};
 use super::resolution::Resolution;
 use super::threads::{WorkerHandle, lock};
 use crate::fib::{Kernel, PortIndex};
 use crate::netlink::Asker;
+use crate::pair::{NOT_SET, Orders};
 use crate::pipeline::Shared;
 use crate::policy::PolicyTable;
 use crate::sa_table::SaAdmin;
@@ -22,7 +24,8 @@ use tandem_api::dataplane::{
 };
 use tandem_api::types::Role;
 use tandem_ebpf::Prefix;
-use tandem_shm::{Publisher, ROLE_ACTIVE, ROLE_STANDBY, StatsRegion};
+use tandem_shm::{Publisher, ROLE_ACTIVE, StatsRegion};
+use tandem_takeover::Sa;
 
 /// Neighbours that the kernel is told to keep resolved, at most: each costs a probe every few seconds.
 const MANAGED_MAX: usize = 4096;
@@ -61,6 +64,12 @@ pub struct Core {
     pub config: Config,
     /// By [`PortIndex`]; `None` where an interface was removed or is gone.
     pub interfaces: Vec<Option<Interface>>,
+    /// To the pair thread, which alone decides the role.
+    pub orders: Orders,
+    /// What holds of node and partner, once control has said it.
+    pub pair: Option<Pair>,
+    /// What the pair thread knows of the interfaces.
+    pub told: Vec<Told>,
 }
 
 impl Core {
@@ -85,10 +94,10 @@ impl Core {
         self.shared.hot.header().term.load(Ordering::Acquire)
     }
 
-    /// Takes role and term.
+    /// Takes role and term; without a partner alone.
     ///
     /// # Errors
-    /// A term below the present one (F27), or none.
+    /// A term below the present one (F27), or none; a partner.
     pub fn set_role(&mut self, role: Role, term: u64) -> anyhow::Result<Reply> {
         ensure!(
             term > 0,
@@ -96,13 +105,13 @@ impl Core {
         );
         let now = self.term();
         ensure!(term >= now, "term {term} lies below the present one, {now}");
-        let header = self.shared.hot.header();
-        // The term first: what is sealed in the new role carries it.
-        header.term.store(term, Ordering::Release);
-        let value = if role == Role::Active { ROLE_ACTIVE } else { ROLE_STANDBY };
-        header.role.store(value, Ordering::Release);
+        ensure!(self.pair.is_some(), NOT_SET);
+        ensure!(
+            !self.has_partner(),
+            "this node has a partner: the two find their roles by themselves; change them by a switch-over"
+        );
+        self.order_role(role == Role::Active, term)?;
         tracing::info!("{role} in term {term}");
-        self.refresh_programs();
         Ok(Reply::Done)
     }
 
@@ -111,6 +120,8 @@ impl Core {
     /// # Errors
     /// What was wrong, and what to do; nothing has changed.
     pub fn configure(&mut self, config: Config) -> anyhow::Result<Reply> {
+        // Until then the role may be that of the process before this one, and the partner may have taken over.
+        ensure!(self.pair.is_some(), NOT_SET);
         if config == self.config && self.is_complete() {
             return Ok(Reply::Done);
         }
@@ -134,6 +145,7 @@ impl Core {
         }
         self.refresh_programs();
         self.publish();
+        self.tell_interfaces();
         tracing::info!(
             "configured: {} interfaces, {} policies",
             self.config.interfaces.len(),
@@ -299,12 +311,16 @@ impl Core {
     pub fn follow(&mut self, kernel: Kernel) {
         let old = std::mem::replace(&mut self.kernel, kernel);
         if old.links == self.kernel.links && own_addresses(&old) == own_addresses(&self.kernel) {
-            return self.publish_fib();
+            self.publish_fib();
+        } else {
+            // First: that a link is down is what the pair thread must know soonest.
+            self.tell_interfaces();
+            self.drop_lost();
+            self.reopen();
+            self.refresh_programs();
+            self.publish();
         }
-        self.drop_lost();
-        self.reopen();
-        self.refresh_programs();
-        self.publish();
+        self.tell_interfaces();
     }
 
     /// Closes interfaces that the kernel has no more.
@@ -324,15 +340,21 @@ impl Core {
     /// The first that cannot be installed.
     pub fn install(&mut self, generation: u64, sas: &[SaSpec]) -> anyhow::Result<Reply> {
         ensure!(sas.len() <= SAS_PER_MESSAGE, "{} SAs in one message; {SAS_PER_MESSAGE} at most", sas.len());
+        ensure!(self.pair.is_some(), NOT_SET);
         let Self { admin, shared, publisher, provider, .. } = self;
         let outcome =
             admin.install(generation, sas, provider.as_ref(), &shared.sas, &shared.hot, publisher)?;
+        let sas = outcome.installed.iter().map(|sa| self.sa(sa)).collect::<anyhow::Result<Vec<Sa>>>()?;
+        self.tell_sas(outcome.removed.iter().map(super::pair::key).collect(), sas);
         Ok(Reply::Installed { new: outcome.new, resumed: outcome.resumed, unchanged: outcome.unchanged })
     }
 
     /// Removes the SAs of other generations.
     pub fn sweep(&mut self, generation: u64) -> Reply {
-        Reply::Swept(self.admin.sweep(generation, &self.shared.sas, &mut self.publisher))
+        let swept = self.admin.sweep(generation, &self.shared.sas, &mut self.publisher);
+        self.tell_sas(swept.removed.iter().map(super::pair::key).collect(), Vec::new());
+        self.settle_numbers();
+        Reply::Swept(swept.count)
     }
 
     /// A page of SAs.
@@ -347,6 +369,7 @@ impl Core {
         for interface in self.interfaces.drain(..).flatten() {
             interface.close(&self.workers);
         }
+        self.tell_interfaces();
         self.workers.iter_mut().for_each(WorkerHandle::stop);
         tracing::info!("detached from all interfaces");
     }

@@ -1,18 +1,20 @@
 //! One interface of the running data plane: its program, sockets and virtual MAC.
 
 use super::threads::WorkerHandle;
-use crate::fib::{Link, PortIndex};
+use crate::fib::{Kernel, Link, PortIndex};
+use crate::pair::{Attached, Facts};
 use crate::tables::PortTable;
 use crate::worker::Command;
 use anyhow::{Context, bail, ensure};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tandem_api::dataplane::{Interface as Wanted, RING_SIZE, XdpMode};
 use tandem_api::types::{Mac, Side};
-use tandem_ebpf::{Mode, Prefix, RoleSwitch, Settings, SteerCounter, SteerProgram};
-use tandem_wire::ethernet::MacAddr;
-use tandem_xsk::{SocketConfig, UnicastMembership, ZeroCopy};
+use tandem_ebpf::{Mode, Prefix, Settings, SteerCounter, SteerProgram};
+use tandem_wire::ethernet::{ETHERTYPE_ARP, MacAddr};
+use tandem_xsk::{PacketSocket, SocketConfig, UnicastMembership, ZeroCopy};
 
 /// Longest IP packet that, with its Ethernet header, fits into a page beside what XDP needs.
 const MTU_MAX: u32 = 3498;
@@ -30,6 +32,7 @@ pub struct Interface {
     /// Are all its sockets zero-copy?
     pub zero_copy: bool,
     program: SteerProgram,
+    arp: Arc<PacketSocket>,
     membership: UnicastMembership,
     pin: PathBuf,
 }
@@ -73,15 +76,17 @@ impl Interface {
             let membership = UnicastMembership::join(ifindex, wanted.virtual_mac.0).with_context(|| {
                 format!("cannot add {} to the addresses that {} listens to", wanted.virtual_mac, wanted.name)
             })?;
+            let arp = PacketSocket::open(ifindex, ETHERTYPE_ARP)
+                .with_context(|| format!("cannot open a packet socket on {}", wanted.name))?;
             let mode = if wanted.mode == XdpMode::Generic { Mode::Generic } else { Mode::Native };
             program
                 .attach(ifindex, mode, &pin)
                 .with_context(|| format!("cannot attach the XDP program to {}", wanted.name))?;
-            Ok((zero_copy, membership))
+            Ok((zero_copy, membership, Arc::new(arp)))
         });
         match attached {
-            Ok((zero_copy, membership)) => {
-                Ok(Self { wanted: wanted.clone(), ifindex, port, zero_copy, program, membership, pin })
+            Ok((zero_copy, membership, arp)) => {
+                Ok(Self { wanted: wanted.clone(), ifindex, port, zero_copy, program, arp, membership, pin })
             }
             Err(error) => {
                 close_sockets(port, workers);
@@ -135,12 +140,42 @@ impl Interface {
         close_sockets(port, workers);
     }
 
-    /// What switches the role of its program from another thread.
+    /// The interface for the pair thread: what is to be known of it, its program's role, its socket for ARP.
     ///
     /// # Errors
     /// If the process has no descriptor left.
-    pub fn role_switch(&self) -> anyhow::Result<RoleSwitch> {
-        Ok(self.program.role_switch()?)
+    pub fn attached(&self, facts: Facts) -> anyhow::Result<Attached> {
+        Ok(Attached { facts, switch: self.program.role_switch()?, socket: Arc::clone(&self.arp) })
+    }
+
+    /// Its socket for ARP.
+    #[must_use]
+    pub fn arp(&self) -> &Arc<PacketSocket> {
+        &self.arp
+    }
+
+    /// What the pair thread must know of it.
+    #[must_use]
+    pub fn facts(&self, kernel: &Kernel, partner: &[Ipv4Addr]) -> Option<Facts> {
+        let link = kernel.links.get(&self.ifindex)?;
+        let virtual_addresses = addresses(&self.wanted);
+        let witness = self.wanted.witness.or_else(|| {
+            let is_other =
+                |address: &Ipv4Addr| !partner.contains(address) && !virtual_addresses.contains(address);
+            kernel.next_hop(self.ifindex, is_other)
+        });
+        Some(Facts {
+            name: self.wanted.name.clone(),
+            ifindex: self.ifindex,
+            own_mac: link.mac,
+            virtual_mac: MacAddr(self.wanted.virtual_mac.0),
+            virtual_addresses,
+            up: link.up,
+            // Without an address of its own it asks as a probe does.
+            witness: witness.map(|address| {
+                (address, kernel.address_towards(self.ifindex, address).unwrap_or(Ipv4Addr::UNSPECIFIED))
+            }),
+        })
     }
 
     /// Decisions of the program, summed over CPUs.

@@ -5,6 +5,7 @@
 
 mod core;
 mod interface;
+mod pair;
 mod resolution;
 mod socket;
 mod status;
@@ -15,6 +16,7 @@ use self::socket::{Connection, Listener};
 use self::threads::lock;
 use crate::fib::Kernel;
 use crate::netlink::{Asker, Follower};
+use crate::pair::{Command, Inbox, Orders, Setup};
 use crate::pipeline::Shared;
 use crate::sa_table::SaAdmin;
 use crate::slow_path::SlowPath;
@@ -28,6 +30,7 @@ use tandem_api::dataplane::{
     Answer, Body, Config, Hello, HotStateOrigin, Refusal, Reply, Request, Said, StartSettings, VERSION,
     decode, encode,
 };
+use tandem_api::pair::SessionNews;
 use tandem_shm::{Domain, HotState, StatsRegion};
 use zeroize::Zeroizing;
 
@@ -53,24 +56,29 @@ pub fn run(places: &Places) -> anyhow::Result<()> {
         .with_context(|| format!("cannot mount a BPF file system at {}", places.bpffs.display()))?;
     let listener = Listener::bind(&places.socket)
         .with_context(|| format!("cannot listen at {}", places.socket.display()))?;
+    // Before real-time priority is given up for the rest of the process. Without the others nothing works, and the
+    // thread finds that out by itself.
+    let (orders, mut inbox) =
+        crate::pair::spawn(|| drop_capabilities().unwrap_or_else(|error| tracing::error!("{error:#}")))?;
     drop_capabilities()?;
     tracing::info!("waiting for the control process at {}", places.socket.display());
-    let mut server = Server { places: places.clone(), core: None, greeted: false };
+    let mut server = Server { places: places.clone(), core: None, greeted: false, orders };
     let mut connection: Option<Connection> = None;
     loop {
-        let (new, message) = wait(&listener, connection.as_ref())?;
+        let (new, message) = wait(&listener, connection.as_ref(), &inbox, server.greeted)?;
+        inbox.collect();
         // The present one first: if it has gone, its successor takes its place.
         if message && let Some(current) = &connection {
             match server.serve(current) {
                 Ok(Next::Go) => {}
                 Ok(Next::Closed) => {
                     tracing::info!("the control process has gone; traffic goes on");
-                    connection = None;
+                    connection = server.close();
                 }
                 Ok(Next::Detached) => return Ok(()),
                 Err(error) => {
                     tracing::warn!("control connection: {error:#}");
-                    connection = None;
+                    connection = server.close();
                 }
             }
         } else if new {
@@ -82,19 +90,51 @@ pub fn run(places: &Places) -> anyhow::Result<()> {
                 connection = Some(newcomer);
             }
         }
+        if let Some(current) = connection.as_ref().filter(|_| server.greeted)
+            && let Err(error) = tell(current, &mut inbox)
+        {
+            tracing::warn!("control connection: {error:#}");
+            connection = server.close();
+        }
     }
 }
 
-/// Waits for a new control process, or a message of the present one.
-fn wait(listener: &Listener, connection: Option<&Connection>) -> anyhow::Result<(bool, bool)> {
-    let mut descriptors = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-    descriptors.extend(connection.map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)));
+/// Tells control what has happened, as much as it takes without waiting.
+fn tell(connection: &Connection, inbox: &mut Inbox) -> anyhow::Result<()> {
+    while let Some(event) = inbox.first() {
+        if !connection.try_send(&encode(&Said::Event(event.clone()))?)? {
+            break;
+        }
+        inbox.told();
+    }
+    Ok(())
+}
+
+/// Waits for a new control process, a message of the present one, room for what it is to be told, or something of the
+/// pair thread. Says which of the first two it is.
+fn wait(
+    listener: &Listener,
+    connection: Option<&Connection>,
+    inbox: &Inbox,
+    greeted: bool,
+) -> anyhow::Result<(bool, bool)> {
+    let of_control = if greeted && inbox.first().is_some() {
+        PollFlags::POLLIN | PollFlags::POLLOUT
+    } else {
+        PollFlags::POLLIN
+    };
+    let mut descriptors =
+        vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(inbox.as_fd(), PollFlags::POLLIN)];
+    descriptors.extend(connection.map(|c| PollFd::new(c.as_fd(), of_control)));
     match poll(&mut descriptors, PollTimeout::NONE) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
-    let ready = |index: usize| descriptors.get(index).and_then(PollFd::any).unwrap_or(false);
-    Ok((ready(0), ready(1)))
+    let ready = |index: usize| {
+        let events = descriptors.get(index).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+        events.intersects(!PollFlags::POLLOUT)
+    };
+    Ok((ready(0), ready(2)))
 }
 
 /// What follows a message.
@@ -110,9 +150,19 @@ struct Server {
     core: Option<Arc<Mutex<Core>>>,
     /// Has the present control process said that it speaks this protocol version?
     greeted: bool,
+    /// To the pair thread.
+    orders: Orders,
 }
 
 impl Server {
+    /// The control process has gone.
+    fn close(&mut self) -> Option<Connection> {
+        self.greeted = false;
+        // With it the session to the partner's, as far as this node knows.
+        self.orders.give(Command::Session(SessionNews::Down));
+        None
+    }
+
     fn serve(&mut self, connection: &Connection) -> anyhow::Result<Next> {
         let (message, mut descriptors) = connection.receive()?;
         // It may hold keys.
@@ -155,12 +205,12 @@ impl Server {
         match body {
             Body::Hello { .. } => Ok(Reply::Done),
             Body::Configure(config) => core.configure(*config),
-            Body::SetPair(_)
-            | Body::Grant(_)
-            | Body::Epoch(_)
-            | Body::Session(_)
-            | Body::SwitchOver
-            | Body::PairStatus => bail!("not there yet"),
+            Body::SetPair(settings) => core.set_pair(*settings).map(|()| Reply::Done),
+            Body::Grant(grant) => core.tell_pair(Command::Grant(grant)),
+            Body::Epoch(key) => core.ask_pair(|reply| Command::Epoch(key, reply)),
+            Body::Session(news) => core.tell_pair(Command::Session(news)),
+            Body::SwitchOver => core.switch_over(),
+            Body::PairStatus => core.pair_status(),
             Body::SetRole { role, term } => core.set_role(role, term),
             Body::InstallSas { generation, sas } => core.install(generation, &sas),
             Body::SweepSas { generation } => Ok(core.sweep(generation)),
@@ -193,7 +243,7 @@ impl Server {
                     difference(&core.settings, &start)
                 );
             }
-            None => self.core = Some(start_core(&self.places, start, descriptor)?),
+            None => self.core = Some(start_core(&self.places, start, descriptor, &self.orders)?),
         }
         self.greeted = true;
         let core = lock(self.core.as_ref().context("no data plane")?);
@@ -231,6 +281,7 @@ fn start_core(
     places: &Places,
     settings: StartSettings,
     descriptor: Option<OwnedFd>,
+    orders: &Orders,
 ) -> anyhow::Result<Arc<Mutex<Core>>> {
     ensure!(
         (1..=WORKERS_MAX).contains(&settings.workers),
@@ -254,15 +305,24 @@ fn start_core(
     let kernel: Kernel = follower.read_all().context("cannot read links and routes by netlink")?;
     let domain = Domain::new(usize::from(settings.workers));
     let publisher = domain.publisher().context("a new domain has no publisher")?;
-    let admin = SaAdmin::new(&hot);
-    let shared = Arc::new(Shared::new(hot, &domain));
+    let mut admin = SaAdmin::new(&hot);
+    // The pair thread raises the limits, with a partner or without (F40).
+    admin.set_limits(true);
+    let shared = Arc::new(Shared::new(hot, &domain, Arc::clone(orders.bell())));
     let stats: StatsRegion = threads::make_stats(&settings)?;
     let (links, free) = threads::make_links(&settings)?;
     let slow_path = Arc::new(Mutex::new(SlowPath::new()));
     let resolution = Arc::default();
     let slow_thread =
         threads::start_slow_path(links.clone(), Arc::clone(&slow_path), Arc::clone(&resolution))?;
+    let setup = Setup {
+        shared: Arc::clone(&shared),
+        links: links.clone(),
+        core: threads::core_without_worker(&settings),
+        warm: origin == HotStateOrigin::Adopted,
+    };
     let workers = threads::start_workers(&settings, &shared, &domain, &stats, &slow_thread, links, free)?;
+    orders.give(Command::Start(Box::new(setup)));
     tracing::info!(
         "started: {} workers, {} SA slots, {} hot state",
         settings.workers,
@@ -286,6 +346,9 @@ fn start_core(
         kernel,
         config: Config { interfaces: Vec::new(), policies: Vec::new() },
         interfaces: Vec::new(),
+        orders: orders.clone(),
+        pair: None,
+        told: Vec::new(),
     }));
     threads::start_follower(follower, Arc::clone(&core))?;
     Ok(core)

@@ -97,6 +97,22 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Sends a message, unless that would wait; was it sent?
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub fn try_send(&self, message: &[u8]) -> io::Result<bool> {
+        let mut none = SendAncillaryBuffer::default();
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match sendmsg(&self.0, &[IoSlice::new(message)], &mut none, flags) {
+            Ok(_) => Ok(true),
+            Err(rustix::io::Errno::AGAIN) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -9,13 +9,13 @@ use crate::pipeline::{Pipeline, Shared};
 use crate::slow_path::{Return, SlowPath, Step};
 use crate::worker::{Command, Link, PUNTS, Worker};
 use anyhow::Context;
+use core_affinity::CoreId;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use tandem_api::dataplane::StartSettings;
-use tandem_esp::IvSource;
 use tandem_shm::{Domain, StatsRegion};
 use tandem_xsk::Umem;
 
@@ -92,7 +92,7 @@ pub fn start_workers(
         let worker = Worker {
             shared: Arc::clone(shared),
             reader: domain.reader(index)?,
-            pipeline: Pipeline { provider: tandem_aead::provider(&settings.aead)?, ivs: IvSource::new() },
+            pipeline: Pipeline::new(tandem_aead::provider(&settings.aead)?, settings.frames),
             counts: Counts::new(stats.worker(index as u32)?),
             link: Arc::clone(&link),
             free,
@@ -111,6 +111,16 @@ pub fn start_workers(
         workers.push(WorkerHandle { link, core, commands, thread: Some(thread) });
     }
     Ok(workers)
+}
+
+/// The first core that the process may use and that no worker has, if there is one.
+#[must_use]
+pub fn core_without_worker(settings: &StartSettings) -> Option<CoreId> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let taken: Vec<usize> = (0..usize::from(settings.workers))
+        .filter_map(|worker| (worker + 1).checked_rem(cores.len()))
+        .collect();
+    cores.iter().enumerate().find(|(index, _)| !taken.contains(index)).map(|(_, core)| *core)
 }
 
 /// Memory and mailboxes of the workers.

@@ -2,13 +2,13 @@
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use tandem_shm::Bell as Sleeper;
 
 /// Wakes the pair thread out of its sleep. Whoever has something for it makes that visible first (marks a slot, queues
 /// a command) and rings then.
 #[derive(Debug)]
 pub struct Bell {
-    asleep: AtomicBool,
+    sleeper: Sleeper,
     event: EventFd,
 }
 
@@ -19,17 +19,14 @@ impl Bell {
     /// If the kernel gives no event descriptor.
     pub fn new() -> nix::Result<Self> {
         let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-        Ok(Self { asleep: AtomicBool::new(false), event })
+        Ok(Self { sleeper: Sleeper::new(), event })
     }
 
     /// Wakes the thread if it sleeps, or is about to: cheap otherwise, for workers. What was stored before is seen by
-    /// the thread now or before it sleeps (Dekker: both sides store, fence, and load what the other one stores).
+    /// the thread now or before it sleeps.
     #[inline]
     pub fn ring_if_asleep(&self) {
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) {
-            self.ring();
-        }
+        self.sleeper.ring(|| self.ring());
     }
 
     /// Wakes the thread, or keeps it from its next sleep.
@@ -40,13 +37,12 @@ impl Bell {
 
     /// The thread is about to sleep: it looks once more for work after this, and sleeps only without any.
     pub fn doze(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.sleeper.doze();
     }
 
     /// The thread is awake again; what rang until now is forgotten, as it looks at everything next.
     pub fn wake(&self, rang: bool) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.sleeper.wake();
         if rang {
             // Nothing in it is fine.
             let _ = self.event.read();

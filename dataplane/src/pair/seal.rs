@@ -185,7 +185,8 @@ impl Seals {
             known.send |= send;
             return Ok(());
         }
-        if let Some(newest) = self.epochs.first().map(|epoch| epoch.number).filter(|newest| *newest > number) {
+        if let Some(newest) = self.epochs.first().map(|epoch| epoch.number).filter(|newest| *newest > number)
+        {
             return Err(EpochError::Old { number, newest });
         }
         let key = |sender: u8, path: u8| {
@@ -199,7 +200,8 @@ impl Seals {
             })
             .collect();
         // 32 octets are a key of AES-256; nothing else can be refused.
-        let paths = paths.map_err(|_: aws_lc_rs::error::Unspecified| EpochError::Length { number, octets: SECRET })?;
+        let paths = paths
+            .map_err(|_: aws_lc_rs::error::Unspecified| EpochError::Length { number, octets: SECRET })?;
         self.epochs.insert(0, Epoch { number, check, send, paths });
         self.epochs.truncate(EPOCHS);
         Ok(())
@@ -364,7 +366,11 @@ mod tests {
         }
         b.take_epoch(3, &[9; SECRET], true).unwrap();
         assert_eq!(b.open(0, &mut first.clone()), Err(Bad::Epoch));
-        assert_eq!(b.open(0, &mut second.clone()), Err(Bad::Replayed), "the second one is the one before now");
+        assert_eq!(
+            b.open(0, &mut second.clone()),
+            Err(Bad::Replayed),
+            "the second one is the one before now"
+        );
         let error = b.take_epoch(1, &KEY, true).unwrap_err();
         assert_eq!(error, EpochError::Old { number: 1, newest: 3 });
     }
