@@ -144,7 +144,13 @@ fn word(block: u64, bits: u64) -> u64 {
 
 /// A core accepts `number` while another merges `theirs` into word `index`, and looks again after that. Answers of the
 /// racing core are free unless it saw that the merge was over; nobody accepts the number after it.
-fn merge_against_accept(before: &'static [u64], number: u64, index: usize, theirs: u64) {
+fn merge_against_accept(
+    merge: fn(&[Word; WORDS], usize, u64),
+    before: &'static [u64],
+    number: u64,
+    index: usize,
+    theirs: u64,
+) {
     loom::model(move || {
         let window = Arc::new(Window::new());
         before.iter().for_each(|sequence| assert_eq!(window.accept(*sequence), Verdict::Fresh));
@@ -156,7 +162,7 @@ fn merge_against_accept(before: &'static [u64], number: u64, index: usize, their
                 (over, window.accept(number))
             })
         };
-        window::merge(&window.words, index, theirs);
+        merge(&window.words, index, theirs);
         merged.store(true, Ordering::Release);
         assert_ne!(window.accept(number), Verdict::Fresh, "the merged word holds it");
         let (over, verdict) = core.join().expect("the core finishes");
@@ -170,10 +176,41 @@ fn merge_against_accept(before: &'static [u64], number: u64, index: usize, their
 
 #[test]
 fn number_of_a_merged_word_is_accepted_only_before_the_merge() {
-    merge_against_accept(&[], 5, 0, word(0, 1 << 5));
-    merge_against_accept(&[1], 2 * BLOCK + 5, 0, word(2, 1 << 5 | 1 << 6));
-    merge_against_accept(&[2 * BLOCK], 2 * BLOCK + 5, 0, word(2, 1 << 5));
-    merge_against_accept(&[BLOCK], 3 * BLOCK, 1, word(3, 1));
+    merge_against_accept(window::merge, &[], 5, 0, word(0, 1 << 5));
+    merge_against_accept(window::merge, &[1], 2 * BLOCK + 5, 0, word(2, 1 << 5 | 1 << 6));
+    merge_against_accept(window::merge, &[2 * BLOCK], 2 * BLOCK + 5, 0, word(2, 1 << 5));
+    merge_against_accept(window::merge, &[BLOCK], 3 * BLOCK, 1, word(3, 1));
+}
+
+/// Reads, joins and writes in three steps: a number that is accepted in between is forgotten.
+fn joined_in_steps(words: &[Word; WORDS], index: usize, theirs: u64) {
+    let word = &words[index].0;
+    let joined = word.load(Ordering::Acquire) | theirs;
+    word.store(joined, Ordering::Release);
+}
+
+#[test]
+#[should_panic(expected = "accepted twice")]
+fn mutant_that_merges_in_steps_is_found() {
+    loom::model(|| {
+        let window = Arc::new(Window::new());
+        let core = {
+            let window = Arc::clone(&window);
+            thread::spawn(move || window.accept(5))
+        };
+        joined_in_steps(&window.words, 0, word(0, 1 << 3));
+        let first = core.join().expect("the core finishes");
+        let again = window.accept(5);
+        assert!(first != Verdict::Fresh || again != Verdict::Fresh, "accepted twice");
+    });
+}
+
+#[test]
+#[should_panic(expected = "what was seen stays seen")]
+fn mutant_that_merges_by_the_last_writer_is_found() {
+    let overwrite =
+        |words: &[Word; WORDS], index: usize, theirs| words[index].0.store(theirs, Ordering::Release);
+    merge_against_accept(overwrite, &[2 * BLOCK], 2 * BLOCK + 5, 0, word(2, 1 << 5));
 }
 
 /// A merge and accepted numbers of the same word: both are kept, whichever block is the newer one.
