@@ -224,7 +224,9 @@ impl Node {
     /// Should this standby be active?
     fn contend(&mut self, memory: Memory<'_>, now: Nanos) {
         let Role::Standby(standby) = &self.role else { return };
-        if !self.is_eligible() || !self.sight.forwarding || standby.unmerged {
+        // Who could merge this node's final state is active, or nobody is and it is the better one.
+        let waits_to_be_merged = standby.unmerged && self.partner.is_active();
+        if !self.is_eligible() || !self.sight.forwarding || waits_to_be_merged {
             return;
         }
         let (fresh, cold, better_since) = (standby.is_fresh(now), standby.cold, standby.better_since);

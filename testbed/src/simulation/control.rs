@@ -31,6 +31,8 @@ pub enum Message {
         reign: u64,
         /// Incarnation.
         incarnation: u64,
+        /// Newest incarnation of the receiver that the sender knows of.
+        seen: u64,
     },
     /// The sender has a new incarnation.
     Incarnation(u64),
@@ -144,9 +146,12 @@ impl World {
         let incarnation = file.incarnation();
         self.input(node, grant);
         let Some(control) = &mut self.nodes[node].control else { return };
-        if std::mem::take(&mut control.up_after_write) {
+        let up = std::mem::take(&mut control.up_after_write);
+        let news = control.session.is_some() && std::mem::replace(&mut control.told, incarnation) != incarnation;
+        if up {
             self.session_up(node);
-        } else if self.nodes[node].control.as_ref().is_some_and(|control| control.session.is_some()) {
+        }
+        if news {
             self.send(node, Message::Incarnation(incarnation));
         }
     }
@@ -221,7 +226,12 @@ impl World {
                 let file = &self.nodes[node].disk.terms;
                 let highest = file.highest(&[1 - node as u8; 32]);
                 let (reign, incarnation) = (file.reign(), file.incarnation());
-                self.send(node, Message::Hello { highest, reign, incarnation });
+                let mut seen = 0;
+                if let Some(control) = &mut self.nodes[node].control {
+                    control.told = incarnation;
+                    seen = control.seen;
+                }
+                self.send(node, Message::Hello { highest, reign, incarnation, seen });
             }
             self.new_epoch();
         }
@@ -241,7 +251,7 @@ impl World {
     pub fn session_lost(&mut self, node: usize, id: u64) {
         let Some(control) = &mut self.nodes[node].control else { return };
         if control.session == Some(id) {
-            *control = Control { written: control.written, ..Control::default() };
+            *control = Control { written: control.written, seen: control.seen, ..Control::default() };
             self.input(node, Input::SessionDown);
         }
     }
@@ -289,15 +299,19 @@ impl World {
     fn receive(&mut self, node: usize, message: Message) {
         self.story.tell(self.now, NAMES[node], || format!("ssp: {message:?}"));
         match message {
-            Message::Hello { highest, reign, incarnation } => {
+            Message::Hello { highest, reign, incarnation, seen } => {
                 let Some(control) = &mut self.nodes[node].control else { return };
                 control.partner = Some(incarnation);
+                control.seen = control.seen.max(incarnation);
                 let disk = &self.nodes[node].disk;
                 let paired =
                     disk.newest().pair(&[1 - node as u8; 32], disk.terms.node, highest).ok().flatten();
                 let file = paired.as_ref().unwrap_or(disk.newest());
-                let noted = file.note_reign(reign).ok().flatten();
-                match noted.or(paired) {
+                let noted = file.note_reign(reign).ok().flatten().or_else(|| paired.clone());
+                let file = noted.as_ref().unwrap_or(file);
+                // A file that was lost, or an old copy, must not give an incarnation again.
+                let lifted = (seen > file.incarnation()).then(|| file.next_incarnation(seen).ok()).flatten();
+                match lifted.map(|(_, file)| file).or(noted) {
                     Some(file) => {
                         if let Some(control) = &mut self.nodes[node].control {
                             control.up_after_write = true;
@@ -311,6 +325,7 @@ impl World {
                 let Some(control) = &mut self.nodes[node].control else { return };
                 if control.partner != Some(incarnation) {
                     control.partner = Some(incarnation);
+                    control.seen = control.seen.max(incarnation);
                     if control.up {
                         self.session_up(node);
                     }

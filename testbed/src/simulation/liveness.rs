@@ -6,6 +6,7 @@
 
 use super::check::Counts;
 use super::faults::{Death, plan};
+use super::node::SaDefinition;
 use super::queue::{MS, Time};
 use super::world::{Event, World};
 use tandem_takeover::Stale;
@@ -134,14 +135,25 @@ impl World {
         self.run_until(start + FLOW);
         let still = self.definitions.iter().find(|definition| {
             definition.configured == [true; 2]
-                && definition.stale == Stale::Jump
                 && self.check.moved(definition.key.spi) <= start
+                && !self.may_be_held(definition)
         });
         if let Some(definition) = still {
             let text = format!("L: nothing moved through {:?} {when}", definition.key);
             self.check.fail(text);
         }
         self.check.broken.is_none()
+    }
+
+    /// Does the active node hold an SA until an operator acts, and may it (F24, F40)? Only after a stale takeover that
+    /// was not the first one of the run, a lost disk, or where the operator has chosen so.
+    fn may_be_held(&self, definition: &SaDefinition) -> bool {
+        let held = (0..2).filter(|node| self.active(*node)).any(|node| {
+            let machine = self.nodes[node].data.as_ref().map(|data| &data.machine);
+            machine.is_some_and(|machine| machine.held().any(|key| key == definition.key))
+        });
+        let lost = self.nodes.iter().any(|host| host.disk.life > 0);
+        held && (definition.stale == Stale::Hold || self.check.counts.stale > 1 || lost)
     }
 
     /// Kills the active node of a healthy pair; the node that is active then.

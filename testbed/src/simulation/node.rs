@@ -100,6 +100,10 @@ pub struct Control {
     pub session: Option<u64>,
     /// The partner's incarnation, from its Hello.
     pub partner: Option<u64>,
+    /// The own incarnation that the partner was told of.
+    pub told: u64,
+    /// Newest incarnation of the partner that it knows of.
+    pub seen: u64,
     /// The session is up for the data plane.
     pub up: bool,
     /// It will be, when the term file is written.

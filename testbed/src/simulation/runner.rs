@@ -3,6 +3,7 @@
 use super::liveness::{Outcome, run};
 use crate::report::{Report, count};
 use crate::run::line;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -145,10 +146,7 @@ pub fn simulate(seeds: Seeds, report: &mut Report) {
         sums.settled_worst as f64 / 1e6,
         sums.takeover_worst as f64 / 1e6
     ));
-    for (seed, broken) in sums.failed.iter().take(5) {
-        line(format_args!("  seed {seed}: {broken}"));
-        line(format_args!("      to read its story: tandem-testbed simulate --seed {seed}"));
-    }
+    tell_failures(&sums);
     figures(&sums, report);
     let failed = sums.failed.first().map_or("none failed".to_owned(), |(seed, broken)| {
         format!("{} failed, the first is seed {seed}: {broken}", sums.failed.len())
@@ -165,6 +163,24 @@ pub fn simulate(seeds: Seeds, report: &mut Report) {
     );
     report.check("fresh takeovers followed alone -> strict", sums.after_join > 0, sums.after_join);
     report.check("some fresh takeovers were second ones", sums.second > 0, sums.second);
+}
+
+/// A few failed seeds of each kind.
+fn tell_failures(sums: &Sums) {
+    let mut kinds: BTreeMap<String, Vec<&(u64, String)>> = BTreeMap::new();
+    for failed in &sums.failed {
+        // What follows the first words are numbers of packets and nodes.
+        kinds.entry(failed.1.chars().filter(|c| !c.is_ascii_digit()).take(30).collect()).or_default().push(failed);
+    }
+    for list in kinds.values() {
+        line(format_args!("  {} seeds:", list.len()));
+        for (seed, broken) in list.iter().take(4) {
+            line(format_args!("    seed {seed}: {broken}"));
+        }
+        if let Some((seed, _)) = list.first() {
+            line(format_args!("    to read its story: tandem-testbed simulate --seed {seed}"));
+        }
+    }
 }
 
 /// Runs one seed and tells its story.
