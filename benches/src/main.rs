@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tandem_benches::{aead, memory, secgw, veth};
+use tandem_benches::{aead, memory, secgw, takeover, veth};
 use tandem_testbed::lab::registry;
 use tandem_testbed::report::Report;
 
@@ -50,6 +50,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "veth-forward",
         about: "rate over veth beside a plain AF_XDP forwarder",
         run: veth::run,
+    },
+    Benchmark {
+        name: "takeover",
+        about: "outage of the sites when the active node of a pair loses its power",
+        run: takeover::run,
     },
 ];
 
