@@ -1,6 +1,8 @@
 //! `tandem-control`: keeps the data plane in the configured state, for ever.
 
 mod events;
+mod pair;
+mod pair_report;
 mod trouble;
 
 use crate::fence::Fence;
@@ -10,6 +12,8 @@ use crate::session::{Outcome, Session, SessionError};
 use crate::settings_file::{self, ReadError};
 use crate::state::NodeState;
 use events::{Event, Signals};
+use pair::Pair;
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,6 +22,7 @@ use tandem_api::operator::{
     ConnectionState, Counters, DataPlaneStatus, Detached, Failure, FailureCode, FenceStatus, LastReload,
     Method, NodeStatus, Reloaded,
 };
+use tandem_api::pair::HistoryEntry;
 use tandem_config::Settings;
 use tokio::sync::mpsc;
 use trouble::Trouble;
@@ -42,6 +47,9 @@ pub struct Daemon<F> {
     /// Hot state of the last data plane, for the next one.
     kept: Option<OwnedFd>,
     connection: Connection,
+    /// The partner, if one is configured.
+    pair: Option<Pair>,
+    history: VecDeque<HistoryEntry>,
 }
 
 /// What is known of the data plane.
@@ -85,6 +93,8 @@ impl<F: Fence> Daemon<F> {
             fence_error,
             kept,
             connection,
+            pair: None,
+            history: VecDeque::new(),
         }
     }
 
@@ -95,6 +105,7 @@ impl<F: Fence> Daemon<F> {
     /// If signals cannot be followed.
     pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> std::io::Result<()> {
         let mut signals = Signals::new()?;
+        self.start_pair();
         if self.raise_fence()
             && let Err(error) = self.fence.retain(&self.settings.fence)
         {
@@ -121,7 +132,10 @@ impl<F: Fence> Daemon<F> {
         let mut wait = RETRY_FIRST;
         loop {
             while self.connection.state == ConnectionState::Detached {
-                self.serve_alone(signals.next(orders).await)?;
+                tokio::select! {
+                    event = signals.next(orders) => self.serve_alone(event).await?,
+                    news = pair::news(&mut self.pair) => self.partner_news_alone(news),
+                }
             }
             let socket = self.settings.data_plane_socket.clone();
             // A copy goes along: the attempt may be given up.
@@ -131,7 +145,8 @@ impl<F: Fence> Daemon<F> {
             let opened = loop {
                 tokio::select! {
                     opened = &mut attempt => break opened,
-                    event = signals.next(orders) => self.serve_alone(event)?,
+                    event = signals.next(orders) => self.serve_alone(event).await?,
+                    news = pair::news(&mut self.pair) => self.partner_news_alone(news),
                 }
             };
             let failed = match opened {
@@ -150,7 +165,8 @@ impl<F: Fence> Daemon<F> {
             loop {
                 tokio::select! {
                     () = &mut pause => break,
-                    event = signals.next(orders) => self.serve_alone(event)?,
+                    event = signals.next(orders) => self.serve_alone(event).await?,
+                    news = pair::news(&mut self.pair) => self.partner_news_alone(news),
                 }
             }
             if self.connection.since.elapsed() > EAGER {
@@ -169,14 +185,17 @@ impl<F: Fence> Daemon<F> {
         let done = async {
             let held = session.held_policies().await?;
             self.settings.renumber(&held);
-            let term = session.activate(&mut self.node).await?;
-            Ok((term, session.reconcile(&self.settings).await?))
+            self.give_pair(&mut session).await?;
+            let more = self.more_sas();
+            let outcome = session.reconcile(&self.settings, &more).await?;
+            self.give_session(&mut session).await?;
+            Ok(outcome)
         };
-        let (term, outcome) = done.await.map_err(|error: SessionError| error.to_string())?;
+        let outcome = done.await.map_err(|error: SessionError| error.to_string())?;
         let Outcome { new, resumed, unchanged, removed } = outcome;
-        let pid = session.hello.pid;
+        let Hello { pid, role, term, .. } = session.hello;
         tracing::info!(
-            "data plane {pid} is active in term {term}: {new} SAs new, {resumed} resumed, {unchanged} left alone, \
+            "data plane {pid} is {role} in term {term}: {new} SAs new, {resumed} resumed, {unchanged} left alone, \
              {removed} removed"
         );
         self.connection.hello = Some(session.hello.clone());
@@ -197,8 +216,26 @@ impl<F: Fence> Daemon<F> {
         signals: &mut Signals,
     ) -> Ended {
         loop {
+            let grant_due = self.pair.as_ref().is_some_and(Pair::grant_due);
             let event = tokio::select! {
-                error = session.closed() => return Ended::Lost(error.to_string()),
+                event = session.next_event() => {
+                    let done = match event {
+                        Ok(event) => self.data_plane_event(&mut session, event).await,
+                        Err(error) => Err(error),
+                    };
+                    match done {
+                        Ok(()) => continue,
+                        Err(error) => return Ended::Lost(error.to_string()),
+                    }
+                }
+                news = pair::news(&mut self.pair) => match self.partner_news(&mut session, news).await {
+                    Ok(()) => continue,
+                    Err(error) => return Ended::Lost(error.to_string()),
+                },
+                () = tokio::time::sleep(pair::GRANT_AGAIN), if grant_due => match self.grant(&mut session).await {
+                    Ok(()) => continue,
+                    Err(error) => return Ended::Lost(error.to_string()),
+                },
                 event = signals.next(orders) => event,
             };
             let lost = match event {
@@ -228,7 +265,7 @@ impl<F: Fence> Daemon<F> {
     }
 
     /// Answers without a data plane. `None`: stop.
-    fn serve_alone(&mut self, event: Event) -> Option<()> {
+    async fn serve_alone(&mut self, event: Event) -> Option<()> {
         match event {
             Event::Stop => None,
             Event::Reload => {
@@ -248,10 +285,10 @@ impl<F: Fence> Daemon<F> {
                     | Method::ShowInterfaces
                     | Method::ShowCounters
                     | Method::Detach => Err(self.unreachable()),
-                    Method::ShowRedundancy
-                    | Method::ShowRedundancyHistory
-                    | Method::ShowSsp
-                    | Method::SwitchOver => Err(no_pair()),
+                    Method::ShowRedundancy => json(&self.redundancy(None).await),
+                    Method::ShowRedundancyHistory => json(&self.redundancy_history()),
+                    Method::ShowSsp => json(&self.ssp(None).await),
+                    Method::SwitchOver => Err(self.unreachable()),
                 };
                 let _ = reply.send(result);
                 Some(())
@@ -277,9 +314,16 @@ impl<F: Fence> Daemon<F> {
                 let sas = session.sas().await?;
                 Ok(json(&report::ipsec_sas(&self.settings, &status, sas))?)
             }
-            Method::ShowRedundancy | Method::ShowRedundancyHistory | Method::ShowSsp | Method::SwitchOver => {
-                Err(no_pair().into())
+            Method::ShowRedundancy => {
+                let pair = session.pair_status().await?;
+                Ok(json(&self.redundancy(Some(pair)).await)?)
             }
+            Method::ShowRedundancyHistory => Ok(json(&self.redundancy_history())?),
+            Method::ShowSsp => {
+                let pair = session.pair_status().await?;
+                Ok(json(&self.ssp(Some(pair)).await)?)
+            }
+            Method::SwitchOver => Ok(json(&self.switch_over(session).await?)?),
             Method::ConfigReload => Ok(json(&self.reload(session).await?)?),
             Method::Detach => Ok(json(&self.detach(session).await?)?),
         }
@@ -313,8 +357,14 @@ impl<F: Fence> Daemon<F> {
                 "dataplane.max-sas has changed: the next data plane starts with new hot state and a new term"
             );
         }
+        let same_pair = new.redundancy == self.settings.redundancy;
         self.settings = new;
         self.read_at = Instant::now();
+        if same_pair {
+            self.tell_settings();
+        } else {
+            self.start_pair();
+        }
         if self.raise_fence()
             && let Err(error) = self.fence.retain(&self.settings.fence)
         {
@@ -337,12 +387,18 @@ impl<F: Fence> Daemon<F> {
                 format!("{error}; nothing has changed"),
             )));
         }
-        match session.reconcile(&new).await {
+        let more = self.more_sas();
+        match session.reconcile(&new, &more).await {
             Ok(outcome) => {
+                let same_pair = new.redundancy == self.settings.redundancy;
                 self.settings = new;
                 self.read_at = Instant::now();
                 self.connection.generation = Some(session.generation);
                 self.raise_fence();
+                self.tell_settings();
+                if !same_pair {
+                    self.give_priority(session).await?;
+                }
                 if let Err(error) = self.fence.retain(&self.settings.fence) {
                     tracing::warn!("{error}");
                 }
@@ -356,7 +412,7 @@ impl<F: Fence> Daemon<F> {
                 tracing::error!("configuration not applied: {error}");
                 // The old state again, on this connection if it still works, otherwise on the next.
                 if error.is_refusal() {
-                    session.reconcile(&self.settings).await.map_err(Trouble::Session)?;
+                    session.reconcile(&self.settings, &more).await.map_err(Trouble::Session)?;
                     self.connection.generation = Some(session.generation);
                 }
                 if let Err(error) = self.fence.retain(&self.settings.fence) {
@@ -390,6 +446,10 @@ impl<F: Fence> Daemon<F> {
             ("dataplane.frames", now.start.frames == old.start.frames),
             ("dataplane.aead", now.start.aead == old.start.aead),
             ("dataplane.idle", now.start.idle == old.start.idle),
+            (
+                "[redundancy] (all but priority)",
+                pair::same_but_priority(now.redundancy.as_ref(), old.redundancy.as_ref()),
+            ),
         ];
         let connected = self.connection.state == ConnectionState::Connected;
         for (fixed, list, cure) in [
@@ -522,10 +582,6 @@ impl<F: Fence> Daemon<F> {
             },
         }
     }
-}
-
-fn no_pair() -> Failure {
-    Failure::new(FailureCode::Refused, "tandem-control does not run a pair yet; nothing has changed")
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, Failure> {

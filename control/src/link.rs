@@ -6,12 +6,16 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg,
     socket_with,
 };
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
-use tandem_api::dataplane::{Body, CodecError, MESSAGE_MAX, Refusal, Reply, Request, Said, decode, encode};
+use tandem_api::dataplane::{
+    Answer, Body, CodecError, MESSAGE_MAX, Refusal, Reply, Request, Said, decode, encode,
+};
+use tandem_api::pair::Event;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
@@ -55,6 +59,8 @@ pub struct Link {
     /// `recvmsg`, which take descriptors.
     socket: UnixStream,
     next_id: u64,
+    /// Events that came before an answer.
+    events: VecDeque<Event>,
 }
 
 impl Link {
@@ -74,7 +80,7 @@ impl Link {
     /// # Errors
     /// If the runtime cannot watch it.
     pub fn from_socket(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: UnixStream::from_std(socket.into())?, next_id: 1 })
+        Ok(Self { socket: UnixStream::from_std(socket.into())?, next_id: 1, events: VecDeque::new() })
     }
 
     /// Asks, and waits for the answer.
@@ -100,22 +106,39 @@ impl Link {
         let message = Zeroizing::new(encode(&Request { id, body })?);
         let exchange = async {
             self.send(&message, attach).await?;
-            self.receive().await
+            self.answer().await
         };
-        let (bytes, descriptor) =
+        let (answer, descriptor) =
             tokio::time::timeout(patience, exchange).await.map_err(|_| LinkError::Timeout(patience))??;
-        let Said::Answer(answer) = decode(&bytes)? else { return Err(LinkError::OutOfStep) };
         if answer.id != id {
             return Err(LinkError::OutOfStep);
         }
         Ok((answer.result?, descriptor))
     }
 
-    /// Waits until the data plane closes the connection (or says something unasked, which ends it too).
-    pub async fn closed(&self) -> LinkError {
-        match self.receive().await {
-            Ok(_) => LinkError::OutOfStep,
-            Err(error) => error,
+    /// The next event that nobody asked for. May be given up at any time: none is lost.
+    ///
+    /// # Errors
+    /// What is wrong with the connection; also its end.
+    pub async fn next_event(&mut self) -> Result<Event, LinkError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(event);
+        }
+        let (octets, _) = self.receive().await?;
+        match decode(&octets)? {
+            Said::Event(event) => Ok(event),
+            Said::Answer(_) => Err(LinkError::OutOfStep),
+        }
+    }
+
+    /// The next answer; events before it are kept.
+    async fn answer(&mut self) -> Result<(Answer, Option<OwnedFd>), LinkError> {
+        loop {
+            let (octets, descriptor) = self.receive().await?;
+            match decode(&octets)? {
+                Said::Answer(answer) => return Ok((answer, descriptor)),
+                Said::Event(event) => self.events.push_back(event),
+            }
         }
     }
 
@@ -167,5 +190,43 @@ impl Link {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(LinkError::Closed),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{recv, send, socketpair};
+    use tandem_api::pair::SessionNews;
+
+    fn event(term: u64) -> Event {
+        Event::Reign { term, own: true }
+    }
+
+    fn say(socket: &OwnedFd, said: &Said) {
+        send(socket, &encode(said).unwrap(), SendFlags::empty()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn events_between_answers_are_kept_in_order() {
+        let flags = SocketFlags::NONBLOCK;
+        let (own, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let mut link = Link::from_socket(own).unwrap();
+        // One that was given up loses nothing.
+        let given_up = tokio::time::timeout(Duration::from_millis(10), link.next_event()).await;
+        assert!(given_up.is_err());
+        say(&other, &Said::Event(event(2)));
+        say(&other, &Said::Event(event(4)));
+        say(&other, &Said::Answer(Answer { id: 1, result: Ok(Reply::Done) }));
+        say(&other, &Said::Event(event(6)));
+        assert!(matches!(link.ask(Body::Session(SessionNews::Down)).await, Ok(Reply::Done)));
+        let mut buffer = vec![0; MESSAGE_MAX];
+        let (asked, _) = recv(&other, &mut buffer[..], RecvFlags::empty()).unwrap();
+        assert!(asked > 0);
+        for term in [2, 4, 6] {
+            assert_eq!(link.next_event().await.unwrap(), event(term));
+        }
+        drop(other);
+        assert!(matches!(link.next_event().await, Err(LinkError::Closed)));
     }
 }

@@ -10,6 +10,7 @@ use tandem_api::dataplane::{
     Body, Hello, MESSAGE_MAX, Reply, SAS_PER_MESSAGE, SaSpec, SaStatus, StartSettings, Status, VERSION,
     encode,
 };
+use tandem_api::pair::{EpochKey, Event, Grant, PairSettings, PairStatus, SessionNews};
 use tandem_api::types::Role;
 use tandem_config::Settings;
 use zeroize::Zeroizing;
@@ -106,17 +107,88 @@ impl Session {
         Ok(term)
     }
 
-    /// Brings the data plane to the wanted state.
+    /// Tells what holds of node and partner; before the first SA.
+    ///
+    /// # Errors
+    /// If it does not answer, or refuses.
+    pub async fn set_pair(&mut self, settings: PairSettings) -> Result<(), SessionError> {
+        self.done(Body::SetPair(Box::new(settings)), "SetPair").await
+    }
+
+    /// Tells what may be used of the term file; all of it is on disk.
+    ///
+    /// # Errors
+    /// If it does not answer, or refuses.
+    pub async fn grant(&mut self, grant: Grant) -> Result<(), SessionError> {
+        self.done(Body::Grant(grant), "Grant").await
+    }
+
+    /// Gives a key of the paths.
+    ///
+    /// # Errors
+    /// If it does not answer, or refuses.
+    pub async fn epoch(&mut self, key: EpochKey) -> Result<(), SessionError> {
+        self.done(Body::Epoch(key), "Epoch").await
+    }
+
+    /// Tells news of the session with the partner.
+    ///
+    /// # Errors
+    /// If it does not answer, or refuses.
+    pub async fn news(&mut self, news: SessionNews) -> Result<(), SessionError> {
+        self.done(Body::Session(news), "Session").await
+    }
+
+    /// Wants the roles changed.
+    ///
+    /// # Errors
+    /// If it does not answer, or refuses, with the reason.
+    pub async fn switch_over(&mut self) -> Result<(), SessionError> {
+        self.done(Body::SwitchOver, "SwitchOver").await
+    }
+
+    /// State of the pair.
+    ///
+    /// # Errors
+    /// If it does not answer, or refuses.
+    pub async fn pair_status(&mut self) -> Result<PairStatus, SessionError> {
+        match self.link.ask(Body::PairStatus).await? {
+            Reply::Pair(status) => Ok(*status),
+            _ => Err(SessionError::WrongAnswer("PairStatus")),
+        }
+    }
+
+    /// Installs one SA beside those that are there.
+    ///
+    /// # Errors
+    /// If the data plane does not answer, or refuses.
+    pub async fn install(&mut self, sa: SaSpec) -> Result<(), SessionError> {
+        let body = Body::InstallSas { generation: self.generation, sas: vec![sa] };
+        match self.link.ask(body).await? {
+            Reply::Installed { .. } => Ok(()),
+            _ => Err(SessionError::WrongAnswer("InstallSas")),
+        }
+    }
+
+    /// The next event of the data plane. May be given up at any time.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub async fn next_event(&mut self) -> Result<Event, SessionError> {
+        Ok(self.link.next_event().await?)
+    }
+
+    /// Brings the data plane to the wanted state; `more` SAs are those that are not of the configuration.
     ///
     /// # Errors
     /// If it does not answer, or refuses; then SAs of the wanted state may be there in part, and none was
     /// removed.
-    pub async fn reconcile(&mut self, settings: &Settings) -> Result<Outcome, SessionError> {
+    pub async fn reconcile(&mut self, settings: &Settings, more: &[SaSpec]) -> Result<Outcome, SessionError> {
         self.done(Body::Configure(Box::new(settings.data_plane.clone())), "Configure").await?;
         self.generation += 1;
         let generation = self.generation;
         let mut outcome = Outcome::default();
-        for sas in chunks(&settings.sas) {
+        for sas in chunks(&settings.sas).into_iter().chain(chunks(more)) {
             match self.link.ask(Body::InstallSas { generation, sas: sas.to_vec() }).await? {
                 Reply::Installed { new, resumed, unchanged } => {
                     outcome.new += new;
@@ -179,11 +251,6 @@ impl Session {
     /// If it does not answer.
     pub async fn detach(&mut self) -> Result<(), SessionError> {
         self.done(Body::Detach, "Detach").await
-    }
-
-    /// Waits until the data plane is gone.
-    pub async fn closed(&self) -> LinkError {
-        self.link.closed().await
     }
 
     async fn done(&mut self, body: Body, name: &'static str) -> Result<(), SessionError> {

@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use tandem_api::operator::TermStatus;
+use tandem_api::operator::{PairRecord, TermStatus};
 use tandem_api::pair::Grant;
 use tandem_lease::numbers::Numbers;
 use tandem_lease::{DecodeError, FILE_MAX, NodeNumber, TermError, TermFile};
@@ -406,6 +406,22 @@ impl NodeState {
             reserved: self.terms.reserved(),
             left: self.terms.left(),
             alarm: self.terms.alarm(),
+        }
+    }
+
+    /// May a data plane have used terms of this file?
+    #[must_use]
+    pub fn ever_used(&self) -> bool {
+        self.terms.ever_used()
+    }
+
+    /// What the file says of the pair, for `show redundancy`.
+    #[must_use]
+    pub fn pair_record(&self) -> PairRecord {
+        PairRecord {
+            reign: self.terms.reign(),
+            incarnation: self.terms.incarnation(),
+            paired_with: self.terms.partner().map(hex::encode),
         }
     }
 

@@ -16,7 +16,8 @@ fn a_fresh_data_plane_gets_fence_term_configuration_and_sas_in_that_order() {
     in_namespace(|| {
         let site = Site::running(3);
         let books = site.data_plane.books();
-        assert_eq!(books.said[..4], ["Hello", "ListSas", "SetRole", "Configure"]);
+        assert_eq!(books.said[..5], ["Hello", "ListSas", "SetPair", "SetRole", "Configure"]);
+        assert_eq!(books.pair.as_ref().unwrap().partner, None);
         assert_eq!((books.role, books.term), (Role::Active, 2));
         assert_eq!(books.sas.len(), 6);
         assert_eq!(books.config.as_ref().unwrap().policies.len(), 3);

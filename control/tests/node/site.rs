@@ -40,6 +40,10 @@ impl Output {
 pub struct Site {
     pub folder: tempfile::TempDir,
     pub data_plane: DataPlane,
+    /// Public key of the node, hexadecimal.
+    pub public_key: String,
+    /// `[redundancy]` of the next configuration.
+    pub redundancy: String,
     control: Option<Child>,
 }
 
@@ -48,9 +52,11 @@ impl Site {
     pub fn new(maps: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data_plane = DataPlane::start(&folder.path().join("dataplane.sock"));
-        let site = Self { folder, data_plane, control: None };
-        let made = site.ctl(&["node", "init", "--state-directory", &site.path("state")]);
+        let (public_key, redundancy) = (String::new(), String::new());
+        let mut site = Self { folder, data_plane, public_key, redundancy, control: None };
+        let made = site.ctl(&["--json", "node", "init", "--state-directory", &site.path("state")]);
         assert_eq!(made.status, 0, "{}", made.stderr);
+        site.public_key = made.json()["public_key"].as_str().unwrap().to_owned();
         site.configure(&(0..maps).map(|i| format!("m{i}")).collect::<Vec<_>>());
         site
     }
@@ -82,6 +88,7 @@ impl Site {
             self.path("control.sock"),
             self.path("dataplane.sock"),
         );
+        text += &self.redundancy;
         for name in names.iter().map(AsRef::as_ref) {
             let number: u32 = name[1..].parse().unwrap();
             text += &format!(

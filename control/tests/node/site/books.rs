@@ -8,14 +8,15 @@ use rustix::net::{
 use std::collections::BTreeMap;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tandem_api::counters::{Counter, DropReason, SlowCounter};
 use tandem_api::dataplane::{
     Answer, Body, Config, CounterValues, Hello, HotStateOrigin, InterfaceStatus, MESSAGE_MAX, Refusal, Reply,
-    Request, SAS_PER_MESSAGE, SaSpec, SaStatus, Status, VERSION, decode, encode,
+    Request, SAS_PER_MESSAGE, SaSpec, SaStatus, Said, Status, VERSION, decode, encode,
 };
+use tandem_api::pair::{EpochKey, Event, Grant, PairSettings, PairStatus, SessionNews};
 use tandem_api::types::{Direction, Mac, Role};
 
 /// What the data plane knows.
@@ -40,6 +41,15 @@ pub struct Books {
     pub refused_spi: Option<u32>,
     /// Answers nothing.
     pub silent: bool,
+    pub pair: Option<PairSettings>,
+    /// All grants, the newest one last.
+    pub grants: Vec<Grant>,
+    /// Incarnation of this process; 0: none given.
+    pub incarnation: u64,
+    /// Keys of the paths, in the order in which they came.
+    pub epochs: Vec<EpochKey>,
+    /// News of the session, in the order in which they came.
+    pub news: Vec<SessionNews>,
     connection: Option<Arc<OwnedFd>>,
 }
 
@@ -69,6 +79,11 @@ impl DataPlane {
             most_policies: usize::MAX,
             refused_spi: None,
             silent: false,
+            pair: None,
+            grants: Vec::new(),
+            incarnation: 0,
+            epochs: Vec::new(),
+            news: Vec::new(),
             connection: None,
         };
         let data_plane = Self { path: path.to_owned(), books: Arc::new(Mutex::new(books)) };
@@ -91,6 +106,21 @@ impl DataPlane {
         self.books.lock().unwrap()
     }
 
+    /// Says something unasked.
+    pub fn say(&self, event: Event) {
+        let connection = self.books().connection.clone().expect("control is connected");
+        send(&connection, &Said::Event(event), None);
+    }
+
+    /// A reign of its own begins.
+    pub fn take_over(&self, term: u64) {
+        let mut books = self.books();
+        (books.role, books.term) = (Role::Active, term);
+        write_term(books.hot_state.as_ref().unwrap(), term);
+        drop(books);
+        self.say(Event::Reign { term, own: true });
+    }
+
     /// As if the socket broke: everything else stays.
     pub fn hang_up(&self) {
         let connection = self.books().connection.take();
@@ -108,6 +138,10 @@ impl DataPlane {
         books.term = 0;
         books.origin = HotStateOrigin::Fresh;
         books.hot_state = None;
+        books.pair = None;
+        books.incarnation = 0;
+        books.epochs.clear();
+        books.news.clear();
         drop(books);
         self.hang_up();
     }
@@ -145,15 +179,19 @@ fn serve(connection: &OwnedFd, books: &Mutex<Books>) {
         if books.silent {
             continue;
         }
-        let message = encode(&Answer { id: request.id, result }).unwrap();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let attached = books.hot_state.as_ref().filter(|_| greeting).map(AsFd::as_fd);
-        if let Some(descriptor) = &attached {
-            assert!(ancillary.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor))));
-        }
-        let _ = sendmsg(connection, &[IoSlice::new(&message)], &mut ancillary, SendFlags::NOSIGNAL);
+        send(connection, &Said::Answer(Answer { id: request.id, result }), attached);
     }
+}
+
+fn send(connection: &OwnedFd, said: &Said, attached: Option<BorrowedFd<'_>>) {
+    let message = encode(said).unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if let Some(descriptor) = &attached {
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor))));
+    }
+    let _ = sendmsg(connection, &[IoSlice::new(&message)], &mut ancillary, SendFlags::NOSIGNAL);
 }
 
 impl Books {
@@ -186,6 +224,7 @@ impl Books {
             }
             Body::Configure(config) => {
                 self.said.push("Configure");
+                assert!(self.pair.is_some(), "interfaces before what holds of the pair");
                 self.fence_at_configure = crate::site::fence();
                 if config.policies.len() > self.most_policies {
                     return refuse("too many policies for these books");
@@ -193,14 +232,54 @@ impl Books {
                 self.config = Some(*config);
                 Ok(Reply::Done)
             }
-            Body::SetPair(_)
-            | Body::Grant(_)
-            | Body::Epoch(_)
-            | Body::Session(_)
-            | Body::SwitchOver
-            | Body::PairStatus => refuse("no pair here"),
+            Body::SetPair(settings) => {
+                self.said.push("SetPair");
+                self.pair = Some(*settings);
+                Ok(Reply::Done)
+            }
+            Body::Grant(grant) => {
+                self.said.push("Grant");
+                assert!(self.has_partner(), "a grant without a partner");
+                self.incarnation = grant.incarnation;
+                self.grants.push(grant);
+                Ok(Reply::Done)
+            }
+            Body::Epoch(key) => {
+                self.said.push("Epoch");
+                assert!(self.has_partner(), "an epoch without a partner");
+                self.epochs.push(key);
+                Ok(Reply::Done)
+            }
+            Body::Session(news) => {
+                self.said.push("Session");
+                self.news.push(news);
+                Ok(Reply::Done)
+            }
+            Body::SwitchOver => {
+                self.said.push("SwitchOver");
+                if self.role == Role::Active {
+                    return refuse("the pair is not strict");
+                }
+                (self.role, self.term) = (Role::Active, self.term + 2);
+                Ok(Reply::Done)
+            }
+            Body::PairStatus => {
+                self.said.push("PairStatus");
+                let state = if self.role == Role::Active { "alone" } else { "cold" };
+                Ok(Reply::Pair(Box::new(PairStatus {
+                    partner: self.has_partner(),
+                    role: self.role.to_string(),
+                    term: self.term,
+                    state: state.to_owned(),
+                    incarnation: self.incarnation,
+                    ..PairStatus::default()
+                })))
+            }
             Body::SetRole { role, term } => {
                 self.said.push("SetRole");
+                if self.has_partner() {
+                    return refuse("there is a partner: the role is found without control");
+                }
                 if term < self.term {
                     return refuse("an old term");
                 }
@@ -250,6 +329,10 @@ impl Books {
                 Ok(Reply::Done)
             }
         }
+    }
+
+    fn has_partner(&self) -> bool {
+        self.pair.as_ref().is_some_and(|pair| pair.partner.is_some())
     }
 
     fn status(&self) -> Status {
