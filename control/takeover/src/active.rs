@@ -344,6 +344,10 @@ impl Node {
     }
 
     pub(crate) fn workers_passed(&mut self, passed: u64) {
+        if self.leaving.is_some_and(|word| passed >= word) {
+            self.leaving = None;
+            self.actions.push_back(Action::NeedGrant { incarnation: true });
+        }
         if let Some(Active { standing: Standing::Quiet { word, workers, .. }, .. }) = self.active_mut()
             && passed == *word
         {

@@ -63,6 +63,8 @@ pub struct Node {
     pub(crate) terms: Option<Terms>,
     /// Incarnation of this node's memory; 0: none, one is needed.
     pub(crate) incarnation: u64,
+    /// Newest incarnation that was ever granted.
+    pub(crate) past: u64,
     /// Incarnation that ended by a goodbye, for as long as it is said.
     pub(crate) ended: u64,
     /// Newest reign that this node knows, of either node.
@@ -73,6 +75,8 @@ pub struct Node {
     /// This node acted alone, and the partner does not know what it did (F28).
     pub(crate) lone_state: bool,
     pub(crate) partner: Partner,
+    /// After a demotion: the word that all workers must have passed before this node is a standby like any other.
+    pub(crate) leaving: Option<u64>,
     /// The partner's incarnation as its control says, while the session is up.
     pub(crate) session: Option<u64>,
     /// Running time without a session.
@@ -111,11 +115,13 @@ impl Node {
             least_term: 0,
             terms: None,
             incarnation: 0,
+            past: 0,
             ended: 0,
             reign: 0,
             own_reign: 0,
             role: Role::Standby(Standby::new(true)),
             lone_state: false,
+            leaving: None,
             partner: Partner::new(now),
             session: None,
             session_gone: 0,
@@ -213,10 +219,12 @@ impl Node {
 
     /// A grant has come; it may bring a new incarnation.
     fn granted(&mut self, incarnation: u64, memory: Memory<'_>) {
-        if incarnation <= self.incarnation.max(self.ended) || !matches!(self.role, Role::Standby(_)) {
+        let standby = matches!(self.role, Role::Standby(_)) && self.leaving.is_none();
+        // A grant for another reason still names the incarnation that has ended.
+        if incarnation <= self.past || !standby {
             return;
         }
-        self.incarnation = incarnation;
+        (self.incarnation, self.past) = (incarnation, incarnation);
         self.ended = 0;
         // Messages are in order over all lives of this node.
         memory.hot.header().message.fetch_max(incarnation << 40, Ordering::AcqRel);
@@ -226,7 +234,7 @@ impl Node {
     }
 
     pub(crate) fn ask_for_incarnation(&mut self) {
-        if self.incarnation == 0 && matches!(self.role, Role::Standby(_)) {
+        if self.incarnation == 0 && self.leaving.is_none() && matches!(self.role, Role::Standby(_)) {
             self.actions.push_back(Action::NeedGrant { incarnation: true });
         }
     }
@@ -309,7 +317,8 @@ impl Node {
             return self.late.push((version, record));
         }
         // A record that arrives at an active node is of an earlier reign: nothing of it is news.
-        if matches!(self.role, Role::Standby(_)) || mutant::is(Mutant::AcknowledgePromoted) {
+        let standby = matches!(self.role, Role::Standby(_)) && self.leaving.is_none();
+        if standby || mutant::is(Mutant::AcknowledgePromoted) {
             self.merge(version, &record, memory, now);
         }
     }

@@ -199,8 +199,9 @@ impl Node {
     fn finish_losing(&mut self) {
         let done =
             self.sender.unclean() == 0 || mutant::is(Mutant::FinalOnce) && !self.sender.has_something();
+        let left = self.leaving.is_none();
         let Some(standby) = self.standby_mut() else { return };
-        if standby.unmerged && done {
+        if standby.unmerged && done && left {
             standby.unmerged = false;
             self.lone_state = false;
             self.heartbeat_due = 0;
@@ -226,7 +227,7 @@ impl Node {
         let Role::Standby(standby) = &self.role else { return };
         // Who could merge this node's final state is active, or nobody is and it is the better one.
         let waits_to_be_merged = standby.unmerged && self.partner.is_active();
-        if !self.is_eligible() || !self.sight.forwarding || waits_to_be_merged {
+        if !self.is_eligible() || !self.sight.forwarding || waits_to_be_merged || self.leaving.is_some() {
             return;
         }
         let (fresh, cold, better_since) = (standby.is_fresh(now), standby.cold, standby.better_since);
@@ -365,7 +366,8 @@ impl Node {
         let term = active.term;
         memory.hot.header().role.store(ROLE_STANDBY, Ordering::Release);
         self.role = Role::Standby(Standby::new(false));
-        self.set_handling(Handling::Alone, memory);
+        // A worker may be in the middle of a round that began before: what it does then belongs to the old reign.
+        self.leaving = Some(self.set_handling(Handling::Alone, memory));
         self.actions.push_back(Action::Role { active: false });
         self.sender.void_version();
         (self.seal_due, self.sealed_due) = (None, None);
@@ -376,6 +378,5 @@ impl Node {
         self.heartbeat_due = 0;
         self.partner.active_silence = 0;
         self.history("demotion", format!("standby, was active in term {term}: {why}"));
-        self.actions.push_back(Action::NeedGrant { incarnation: true });
     }
 }

@@ -92,6 +92,7 @@ pub struct Checker {
     lost_strict: bool,
     lost: [bool; 2],
     patience: Time,
+    newest: u64,
     moved: HashMap<u32, Time>,
     /// Now.
     pub now: Time,
@@ -119,6 +120,7 @@ impl Checker {
             lost_strict: false,
             lost: [false; 2],
             patience,
+            newest: 0,
             moved: HashMap::new(),
             now: 0,
             counts: Counts::default(),
@@ -317,12 +319,12 @@ impl Checker {
                 self.promoted(node, before[1 - node], fresh[node]);
             }
         }
-        let [one, two] = sight;
-        if one.active && two.active && self.scope == Scope::Pair {
-            let older = usize::from(two.term < one.term);
-            if sight[older].alone {
-                self.split();
-            }
+        // Alone, and without having heard of a later reign: what was done in that one it cannot know.
+        let newest = sight.iter().chain(&before).map(|sight| sight.term).max().unwrap_or(0);
+        self.newest = self.newest.max(newest);
+        let behind = |sight: &Sight| sight.active && sight.alone && sight.term < self.newest;
+        if self.scope == Scope::Pair && sight.iter().any(behind) {
+            self.split();
         }
         if let Scope::Reunited { at, .. } = self.scope
             && now > at + self.patience

@@ -221,7 +221,12 @@ impl World {
             self.story.tell(now, "ssp", || format!("session {id}"));
             for node in 0..2 {
                 if let Some(control) = &mut self.nodes[node].control {
-                    *control = Control { session: Some(id), written: control.written, ..Control::default() };
+                    *control = Control {
+                        session: Some(id),
+                        written: control.written,
+                        seen: control.seen,
+                        ..Control::default()
+                    };
                 }
                 let file = &self.nodes[node].disk.terms;
                 let highest = file.highest(&[1 - node as u8; 32]);

@@ -119,7 +119,11 @@ impl World {
                 return Some(active);
             }
         }
-        let state = format!("{:?} {:?}", self.sight(0), self.sight(1));
+        let states = [0, 1].map(|node| {
+            super::pair::status(&self.nodes[node], self.now)
+                .map_or("down".to_owned(), |status| format!("{} ({})", status.state, status.not_promised.join("; ")))
+        });
+        let state = states.join(", ");
         self.check.fail(format!(
             "L: not one active and the other synchronized within {} ms {when}: {state}",
             SETTLE / MS
@@ -173,7 +177,11 @@ impl World {
         }
         *after = self.now - start;
         if self.check.broken.is_none() && !self.active(1 - active) {
-            self.check.fail(format!("L: nobody was active {} ms after the active node died", TAKEOVER / MS));
+            let status = super::pair::status(&self.nodes[1 - active], self.now);
+            self.check.fail(format!(
+                "L: nobody was active {} ms after the active node died: {status:?}",
+                TAKEOVER / MS
+            ));
         }
         if self.check.broken.is_none() && self.check.counts.fresh == fresh {
             self.check.fail("L: killing the active node of a healthy pair gave a stale takeover".to_owned());

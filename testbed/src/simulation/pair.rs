@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use tandem_lease::message::{self, flag};
 use tandem_lease::mutant::{self, Mutant};
 use tandem_shm::{Handling, HotState, Marks, ROLE_ACTIVE};
-use tandem_takeover::{Action, Input, Known, Memory, Node, Sa, SaKey, Segment, Way};
+use tandem_takeover::{Action, Input, Known, Memory, Node, Sa, SaKey, Segment, Status, Way};
 
 /// Datagrams read before the machine is asked what time means for it.
 const RECEIVE_AT_ONCE: usize = 24;
@@ -535,18 +535,21 @@ pub fn sight(host: &Host) -> Sight {
     }
 }
 
+/// What the machine says of itself.
+#[must_use]
+pub fn status(host: &Host, now: Time) -> Option<Status> {
+    let (Some(data), Some(hot)) = (&host.data, &host.hot) else { return None };
+    let memory = Memory { hot, inbound: &data.inbound, outbound: &data.outbound };
+    Some(data.machine.status(memory, host.clock.read(now)))
+}
+
 /// Is it a synchronized standby, that would take over fresh?
 #[must_use]
 pub fn synchronized(host: &Host, now: Time) -> bool {
-    let (Some(data), Some(hot)) = (&host.data, &host.hot) else { return false };
-    let memory = Memory { hot, inbound: &data.inbound, outbound: &data.outbound };
-    let status = data.machine.status(memory, host.clock.read(now));
-    status.synchronized && status.fresh_for > 0
+    status(host, now).is_some_and(|status| status.synchronized && status.fresh_for > 0)
 }
 
 /// Does it say that its takeover was fresh?
 fn claims_fresh(host: &Host, now: Time) -> bool {
-    let (Some(data), Some(hot)) = (&host.data, &host.hot) else { return false };
-    let memory = Memory { hot, inbound: &data.inbound, outbound: &data.outbound };
-    data.machine.status(memory, host.clock.read(now)).took_over_fresh == Some(true)
+    status(host, now).is_some_and(|status| status.took_over_fresh == Some(true))
 }
