@@ -287,6 +287,8 @@ impl Node {
                 {
                     self.sender.restart(false, memory);
                     self.leave = false;
+                    // What was measured before says nothing of this partner, and nothing may be left to measure.
+                    self.recent_lag = 0;
                     self.stand(Standing::Bulk { incarnation, since: now });
                 }
             }

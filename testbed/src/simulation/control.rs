@@ -225,6 +225,7 @@ impl World {
                         session: Some(id),
                         written: control.written,
                         seen: control.seen,
+                        told: control.told,
                         ..Control::default()
                     };
                 }
@@ -233,7 +234,7 @@ impl World {
                 let (reign, incarnation) = (file.reign(), file.incarnation());
                 let mut seen = 0;
                 if let Some(control) = &mut self.nodes[node].control {
-                    control.told = incarnation;
+                    control.untold = std::mem::replace(&mut control.told, incarnation) != incarnation;
                     seen = control.seen;
                 }
                 self.send(node, Message::Hello { highest, reign, incarnation, seen });
@@ -256,7 +257,12 @@ impl World {
     pub fn session_lost(&mut self, node: usize, id: u64) {
         let Some(control) = &mut self.nodes[node].control else { return };
         if control.session == Some(id) {
-            *control = Control { written: control.written, seen: control.seen, ..Control::default() };
+            *control = Control {
+                written: control.written,
+                seen: control.seen,
+                told: control.told,
+                ..Control::default()
+            };
             self.input(node, Input::SessionDown);
         }
     }
@@ -314,8 +320,11 @@ impl World {
                 let file = paired.as_ref().unwrap_or(disk.newest());
                 let noted = file.note_reign(reign).ok().flatten().or_else(|| paired.clone());
                 let file = noted.as_ref().unwrap_or(file);
-                // A file that was lost, or an old copy, must not give an incarnation again.
-                let lifted = (seen > file.incarnation()).then(|| file.next_incarnation(seen).ok()).flatten();
+                // A file that was lost, or an old copy, must not give an incarnation again: what the partner has seen
+                // before this node has ever named it was another memory's.
+                let untold = self.nodes[node].control.as_ref().is_some_and(|control| control.untold);
+                let again = seen > file.incarnation() || untold && seen == file.incarnation() && seen != 0;
+                let lifted = again.then(|| file.next_incarnation(seen).ok()).flatten();
                 match lifted.map(|(_, file)| file).or(noted) {
                     Some(file) => {
                         if let Some(control) = &mut self.nodes[node].control {

@@ -102,6 +102,8 @@ pub struct Control {
     pub partner: Option<u64>,
     /// The own incarnation that the partner was told of.
     pub told: u64,
+    /// It was never told before this session.
+    pub untold: bool,
     /// Newest incarnation of the partner that it knows of.
     pub seen: u64,
     /// The session is up for the data plane.
