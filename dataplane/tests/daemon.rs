@@ -202,7 +202,9 @@ fn the_virtual_address_answers_arp_and_ping_and_what_is_protected_is_counted_as_
     assert!(!lab.ping("10.2.0.9"));
     let status = control.status();
     assert_eq!(status.counters.dropped(DropReason::NoSa), 3);
-    assert_eq!(status.counters.slow(SlowCounter::EchoReplies), 3);
+    // The host may have kept the questions to the standby, and sends them when it hears the announcement.
+    let replies = status.counters.slow(SlowCounter::EchoReplies);
+    assert!(replies == 3 || replies == 6, "{replies} replies");
     assert!(status.counters.slow(SlowCounter::ArpReplies) >= 1);
     assert_eq!(status.interfaces[0].driver, "veth");
     let pair = control.pair();

@@ -252,6 +252,9 @@ impl Member {
             match action {
                 Action::Role { active } => {
                     segments.switch(active);
+                    if active {
+                        segments.announce(now);
+                    }
                     workers.wake();
                 }
                 Action::Handling { word } => {

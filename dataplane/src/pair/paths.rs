@@ -11,6 +11,8 @@ use tandem_takeover::{MESSAGE_MAX, MS, Malformed, Nanos, PathSet};
 
 /// Datagrams that are read from one path in one turn, at most.
 const READ_MAX: usize = 256;
+/// Errors in a row after which a socket is closed, and opened again later.
+const ERRORS_MAX: usize = 8;
 /// Octets of datagrams that may wait while the thread does not run.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// A path over which something came within this time is alive; for the status alone.
@@ -112,7 +114,7 @@ impl Paths {
         let mut drained = true;
         for (index, path) in self.paths.iter_mut().enumerate() {
             let (Some(socket), index) = (&path.socket, index as u8) else { continue };
-            let mut reads = 0;
+            let (mut reads, mut errors, mut failed) = (0, 0, false);
             loop {
                 match socket.recv_from(&mut self.buffer) {
                     Ok((length, from)) => {
@@ -130,13 +132,21 @@ impl Paths {
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     // What an ICMP error or a signal leaves behind; a datagram may follow.
-                    Err(_) => {}
+                    Err(_) if errors < ERRORS_MAX => errors += 1,
+                    Err(_) => {
+                        failed = true;
+                        break;
+                    }
                 }
                 reads += 1;
                 if reads == READ_MAX {
                     drained = false;
                     break;
                 }
+            }
+            if failed {
+                path.socket = None;
+                path.retry = now + RETRY;
             }
         }
         drained

@@ -17,7 +17,7 @@ const READ_MAX: usize = 64;
 /// Frames that are announced in one turn, at most, for the same reason.
 const ANNOUNCE_MAX: usize = 64;
 /// A witness that showed itself within this time shows that its segment lives; for the status alone.
-const ALIVE: Nanos = 3000 * tandem_takeover::MS;
+const ALIVE: Nanos = 3500 * tandem_takeover::MS;
 /// Longest ARP frame that is looked at; the rest is padding.
 const FRAME_MAX: usize = 64;
 
@@ -55,6 +55,8 @@ pub struct Facts {
 struct Port {
     attached: Attached,
     witness: Option<Witness>,
+    /// Its socket fails for good.
+    broken: bool,
 }
 
 /// All interfaces.
@@ -89,7 +91,7 @@ impl Segments {
                     None => Witness::new(address, asker, now),
                 }
             });
-            self.ports.push(Port { attached, witness });
+            self.ports.push(Port { attached, witness, broken: false });
         }
         self.waiting.clear();
         self.switch(active);
@@ -123,22 +125,26 @@ impl Segments {
         self.ports.iter_mut().filter_map(|port| port.witness.as_mut()).for_each(|witness| witness.hurry(now));
     }
 
-    /// Reads what came in; `false` if there may be more.
-    pub fn receive(&mut self, now: Nanos) -> bool {
-        let mut drained = true;
+    /// Reads what came in. Says whether that was all, and whether a witness showed itself.
+    pub fn receive(&mut self, now: Nanos) -> (bool, bool) {
+        let (mut drained, mut witnessed) = (true, false);
         let mut frame = [0; FRAME_MAX];
-        for Port { attached, witness } in &mut self.ports {
+        for Port { attached, witness, broken } in self.ports.iter_mut().filter(|port| !port.broken) {
             let mut reads = 0;
             loop {
                 match attached.socket.receive(&mut frame) {
                     Ok(length) => {
                         if let (Some(witness), Some(frame)) = (witness.as_mut(), frame.get(..length)) {
-                            witness.hear(frame, now);
+                            witnessed |= witness.hear(frame, now);
                         }
                     }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                    // That it went down, said once; the list of interfaces says it too.
-                    Err(_) => {}
+                    Err(error) => {
+                        // That it went down is said once. A socket that goes on failing is not waited for any more; a
+                        // new list of interfaces brings a new one, if the interface is there again.
+                        let passing = [ErrorKind::WouldBlock, ErrorKind::Interrupted, ErrorKind::NetworkDown];
+                        *broken = !passing.contains(&error.kind());
+                        break;
+                    }
                 }
                 reads += 1;
                 if reads == READ_MAX {
@@ -147,12 +153,12 @@ impl Segments {
                 }
             }
         }
-        drained
+        (drained, witnessed)
     }
 
     /// Sends questions and announcements that are due.
     pub fn send(&mut self, now: Nanos) {
-        for Port { attached, witness } in &mut self.ports {
+        for Port { attached, witness, .. } in &mut self.ports {
             if let Some(question) = witness.as_mut().and_then(|witness| witness.ask(now)) {
                 // Where it does not leave, no answer comes, and that is what counts.
                 let _ = attached.socket.send(&question);
@@ -226,6 +232,6 @@ impl Segments {
 
     /// What becomes readable when an ARP packet comes in.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.ports.iter().map(|port| port.attached.socket.as_fd())
+        self.ports.iter().filter(|port| !port.broken).map(|port| port.attached.socket.as_fd())
     }
 }

@@ -57,6 +57,7 @@ pub fn spawn(settle: impl FnOnce() + Send + 'static) -> anyhow::Result<(Orders, 
     let (outbox, inbox) = channel().context("no event descriptor for events of the pair")?;
     let (orders, receiver) = orders(Arc::clone(&bell));
     thread::Builder::new().name("pair".into()).spawn(move || {
+        let _dies_together = DiesTogether;
         become_real_time();
         settle();
         let Ok(Command::Start(setup)) = receiver.recv() else { return };
@@ -75,6 +76,18 @@ fn become_real_time() {
             "the pair thread has no real-time priority ({error}): under load heartbeats may be late and a takeover may come \
              for no reason; give the data plane CAP_SYS_NICE, or its service LimitRTPRIO={PRIORITY}"
         );
+    }
+}
+
+/// A data plane without its pair thread would stay active beside its partner for ever: it ends at once, and its
+/// successor goes on.
+struct DiesTogether;
+
+impl Drop for DiesTogether {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 
@@ -120,16 +133,21 @@ impl PairThread {
 
     /// Everything that is to be done now.
     fn turn(&mut self, now: Nanos) -> Next {
-        let heard_all = self.segments.receive(now);
+        let (heard_all, witnessed) = self.segments.receive(now);
         let mut next = if heard_all { Next::Sleep } else { Next::Busy };
         let (mut drained, mut any) = (true, false);
         if let Some((member, memory)) = Self::at_work(&mut self.member, &self.setup.shared) {
             (drained, any) = member.receive(memory, now);
+            if witnessed {
+                member.look_again();
+            }
         }
         match self.obey(now) {
             Next::Sleep => {}
             other => next = other,
         }
+        // Read anew: whether a takeover is fresh must not be judged by a time before a pause (F21).
+        let now = clock::now();
         if let Some((member, memory)) = Self::at_work(&mut self.member, &self.setup.shared) {
             member.paths.reopen(now);
             any |= member.persisted(memory, now);

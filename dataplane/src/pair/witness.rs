@@ -56,18 +56,19 @@ impl Witness {
     }
 
     /// Takes a frame that came in over the segment. Whatever ARP packet the witness sends shows that the segment lives,
-    /// be it an answer to this node, or to another one, or a question of its own.
-    pub fn hear(&mut self, frame: &[u8], now: Nanos) {
-        let Ok((header, payload)) = ethernet::parse(frame) else { return };
-        let Ok(packet) = arp::parse(payload) else { return };
+    /// be it an answer to this node, or to another one, or a question of its own. Was it such a one?
+    pub fn hear(&mut self, frame: &[u8], now: Nanos) -> bool {
+        let Ok((header, payload)) = ethernet::parse(frame) else { return false };
+        let Ok(packet) = arp::parse(payload) else { return false };
         let from = packet.sender_mac;
-        if header.ethertype.get() == ETHERTYPE_ARP
+        let shows = header.ethertype.get() == ETHERTYPE_ARP
             && packet.sender_ip.get() == self.address.to_bits()
             && from.is_unicast()
-            && from != self.asker.0
-        {
+            && from != self.asker.0;
+        if shows {
             self.seen = Some(now);
         }
+        shows
     }
 }
 
@@ -104,16 +105,13 @@ mod tests {
         let (header, payload) = ethernet::parse(&frame).unwrap();
         let request = arp::parse_request(payload).unwrap();
         assert_eq!((header.source, request.sender_mac, request.sender_ip), (OWN.0, OWN.0, OWN.1));
-        witness.hear(&frame, 8);
-        assert_eq!(witness.seen, None, "its own question is no answer");
+        assert!(!witness.hear(&frame, 8) && witness.seen.is_none(), "its own question is no answer");
         let mut answer = [0; FRAME_LEN];
         arp::write_reply(&mut answer, &request, ITS).unwrap();
-        witness.hear(&answer, 9);
-        assert_eq!(witness.seen, Some(9));
+        assert!(witness.hear(&answer, 9) && witness.seen == Some(9));
         let other = arp::Request { target_ip: Ipv4Addr::new(10, 1, 0, 11), ..request };
         arp::write_reply(&mut answer, &other, ITS).unwrap();
-        witness.hear(&answer, 10);
-        assert_eq!(witness.seen, Some(9), "another neighbour is no witness");
+        assert!(!witness.hear(&answer, 10) && witness.seen == Some(9), "another neighbour is no witness");
     }
 
     proptest! {

@@ -16,17 +16,20 @@ fn libbpf_loads_the_object_and_finds_program_and_maps_by_name() {
         ("addresses", MapType::Hash),
         ("counters", MapType::PercpuArray),
         ("protected", MapType::LpmTrie),
+        ("role", MapType::Array),
         ("settings", MapType::Array),
         ("xsks", MapType::Xskmap),
     ];
     assert_eq!(maps, expected.map(|(name, kind)| (name.to_owned(), kind)));
 
-    // Settings and prefix as another program would write them.
+    // Settings, role and prefix as another program would write them.
     let own_mac = [2, 0, 0, 0, 0, 1];
     for map in object.maps_mut() {
         if map.name() == OsStr::new("settings") {
-            let settings = [&[1, 1, 0, 0][..], &own_mac, &[0; 6]].concat();
+            let settings = [&[1, 0, 0, 0][..], &own_mac, &[0; 6]].concat();
             map.update(&0_u32.to_ne_bytes(), &settings, MapFlags::ANY).expect("settings");
+        } else if map.name() == OsStr::new("role") {
+            map.update(&0_u32.to_ne_bytes(), &1_u32.to_ne_bytes(), MapFlags::ANY).expect("the role");
         } else if map.name() == OsStr::new("protected") {
             let key = [&16_u32.to_ne_bytes()[..], &[10, 20, 0, 0]].concat();
             map.update(&key, &[1], MapFlags::ANY).expect("a prefix");

@@ -5,8 +5,8 @@ use crate::lab::in_lab;
 use crate::setup::{Bench, INSIDE, OUTSIDE, Told, prefix};
 use std::net::Ipv4Addr;
 use tandem_ebpf::{
-    Action, Error, MAX_OWN_ADDRESSES, MAX_PROTECTED, MAX_QUEUES, MAX_VIRTUAL_ADDRESSES, Prefix, Settings, Side,
-    SteerProgram,
+    Action, Error, MAX_OWN_ADDRESSES, MAX_PROTECTED, MAX_QUEUES, MAX_VIRTUAL_ADDRESSES, Prefix, Settings,
+    Side, SteerProgram,
 };
 
 fn action(bench: &mut Bench, frame: &[u8]) -> Action {
@@ -160,7 +160,8 @@ fn a_role_switch_decides_until_the_next_one_whatever_the_settings_say_meanwhile(
         bench.program.set_protected(&[prefix("10.1.0.0", 16)]).expect("set");
         let mut switch = bench.program.role_switch().expect("a switch");
         let frame = inside_to([10, 1, 1, 1]);
-        for (active, expected) in [(true, Action::Redirect), (false, Action::Drop), (true, Action::Redirect)] {
+        for (active, expected) in [(true, Action::Redirect), (false, Action::Drop), (true, Action::Redirect)]
+        {
             switch.set(active).expect("switched");
             assert_eq!(action(&mut bench, &frame), expected);
             let settings = Settings { side: Side::Inside, own_mac: OWN_MAC, virtual_mac: Some(VIRTUAL_MAC) };
