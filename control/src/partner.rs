@@ -7,6 +7,8 @@
 mod connection;
 mod driver;
 mod paths;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use tandem_api::dataplane::SaSpec;

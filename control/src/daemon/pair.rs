@@ -34,6 +34,8 @@ pub struct Pair {
     up: Option<u64>,
     /// The partner's stream.
     replica: Replica,
+    /// Position up to which it was applied, in this session.
+    applied: Option<u64>,
     /// SAs of the own configuration.
     own: HashMap<SaId, KeyFingerprint>,
     /// SAs of the stream that are not of the own configuration.
@@ -82,6 +84,7 @@ impl Pair {
             incarnation: record.incarnation,
             up: None,
             replica: Replica::default(),
+            applied: None,
             own: own_sas(settings),
             more: BTreeMap::new(),
             keys: Vec::new(),
@@ -110,6 +113,19 @@ impl Pair {
         if self.keys.len() > 2 {
             self.keys.remove(0);
         }
+    }
+
+    /// The stream that was heard is over: of the next one nothing is applied.
+    fn stream_is_over(&mut self) {
+        self.replica.interrupted();
+        self.applied = None;
+    }
+
+    /// How far the partner's stream was applied, under the present incarnation: what it brought is in the data plane
+    /// whichever it is.
+    fn news_of_stream(&self) -> Option<SessionNews> {
+        let (incarnation, end_of_bulk) = (self.incarnation, self.replica.is_complete());
+        self.applied.map(|position| SessionNews::Applied { incarnation, position, end_of_bulk })
     }
 
     fn tell_sas(&self, settings: &Settings) {
@@ -172,7 +188,7 @@ impl<F: Fence> Daemon<F> {
         let incarnation = session.pair_status().await?.incarnation;
         session.set_pair(settings).await?;
         match self.enter_memory(session, incarnation) {
-            Ok(()) => self.grant(session).await,
+            Ok(()) => self.grant_alone(session).await,
             Err(error) => self.no_grant(session, &error).await,
         }
     }
@@ -208,15 +224,31 @@ impl<F: Fence> Daemon<F> {
         if let Some(partner_incarnation) = pair.up {
             session.news(SessionNews::Up { partner_incarnation }).await?;
         }
+        if let Some(news) = pair.news_of_stream() {
+            session.news(news).await?;
+        }
         for news in std::mem::take(&mut pair.waiting) {
             self.with_data_plane(session, news).await?;
         }
         Ok(())
     }
 
-    /// Gives the data plane what the term file says now, and tells the partner. Where the file cannot be written, the
-    /// right to become active is taken away until it can.
+    /// Gives the data plane what the term file says now, and tells the partner.
     pub(super) async fn grant(&mut self, session: &mut Session) -> Result<(), SessionError> {
+        let before = self.pair.as_ref().map(|pair| pair.incarnation);
+        self.grant_alone(session).await?;
+        match &self.pair {
+            Some(pair) if before != Some(pair.incarnation) => match pair.news_of_stream() {
+                Some(news) => session.news(news).await,
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`Self::grant`], before the data plane has its SAs. Where the file cannot be written, the right to become
+    /// active is taken away until it can.
+    async fn grant_alone(&mut self, session: &mut Session) -> Result<(), SessionError> {
         let Some(redundancy) = &self.settings.redundancy else { return Ok(()) };
         match self.node.grant(&redundancy.partner_key) {
             Ok(grant) => {
@@ -265,8 +297,11 @@ impl<F: Fence> Daemon<F> {
                 let role = if own { Role::Active } else { Role::Standby };
                 (session.hello.role, session.hello.term) = (role, term);
                 self.connection.hello = Some(session.hello.clone());
-                let Some(pair) = &self.pair else { return Ok(()) };
+                let Some(pair) = &mut self.pair else { return Ok(()) };
                 pair.partner.tell(Command::Source(own.then_some(term)));
+                if own {
+                    pair.stream_is_over();
+                }
                 if let Err(error) = self.node.note_reign(term) {
                     return self.no_grant(session, &error).await;
                 }
@@ -363,7 +398,7 @@ impl<F: Fence> Daemon<F> {
             }
             News::Down(_) => {
                 pair.up = None;
-                pair.replica.interrupted();
+                pair.stream_is_over();
                 // Keys stay of use; the rest was of that session.
                 pair.waiting.retain(|news| matches!(news, News::Epoch(_)));
             }
@@ -443,12 +478,12 @@ impl<F: Fence> Daemon<F> {
             Err(error) => return Err(error),
         }
         pair.partner.tell(Command::Applied(id, position));
-        if during_bulk {
-            return Ok(());
+        pair.applied = Some(position);
+        match pair.news_of_stream() {
+            // The data plane needs no news of each of them.
+            Some(news) if !during_bulk => session.news(news).await,
+            _ => Ok(()),
         }
-        let end_of_bulk = pair.replica.is_complete();
-        let incarnation = pair.incarnation;
-        session.news(SessionNews::Applied { incarnation, position, end_of_bulk }).await
     }
 
     /// The configuration in force is another one: the partner hears of its digest, and gets its SAs.

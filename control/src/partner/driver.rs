@@ -46,6 +46,10 @@ pub struct Driver {
     turn: Turn,
     quiet: Option<u64>,
     last_end: Option<End>,
+    /// Attempts in a row that did not reach the partner.
+    unreached: usize,
+    /// The refusal that is in the log: it is the partner's, not the path's, and is said once.
+    said: Option<String>,
     partner_software: Option<String>,
     started: Instant,
 }
@@ -74,6 +78,8 @@ impl Driver {
             dialling: None,
             quiet: None,
             last_end: None,
+            unreached: 0,
+            said: None,
             partner_software: None,
             started: now,
         }
@@ -156,6 +162,11 @@ impl Driver {
         // Where the other node has dialled meanwhile, the path is not to be called dead.
         if self.current.is_none() && self.states[path].enter(SessionState::Down, Some(reason.clone())) {
             tracing::info!("path {}: {reason}", way.name);
+        }
+        // What the partner has said last stands until it is reached over no path at all.
+        self.unreached += 1;
+        if self.unreached >= self.paths.len() && self.last_end.is_some() {
+            self.last_end = Some(End::Closed(reason));
         }
         self.turn.failed();
     }
@@ -243,6 +254,7 @@ impl Driver {
         }
         if matches!(event, Event::Established) {
             self.members[at].is_partner = true;
+            self.unreached = 0;
             return self.established(at);
         }
         if self.current != Some(id) {
@@ -258,6 +270,7 @@ impl Driver {
                 let way = &self.paths[self.members[at].path];
                 tracing::info!("the session with the partner is up over path {}", way.name);
                 (self.is_up, self.up_since, self.last_end) = (true, Instant::now(), None);
+                self.said = None;
                 self.states[self.members[at].path].enter(SessionState::Up, None);
                 let lead = lead(&self.local);
                 self.turn.start_again(lead);
@@ -315,14 +328,18 @@ impl Driver {
             return;
         }
         let state = if end.is_refusal() { SessionState::Refused } else { SessionState::Down };
-        let shown = was_current || self.current.is_none();
-        if shown && self.states[path].enter(state, Some(end.to_string())) {
+        // A refusal stands until the partner cannot be reached or is in order: that of two connections at once the
+        // other one was closed says nothing.
+        let hides = |last: &End| last.is_refusal() && !end.is_refusal() && !was_up;
+        let shown = (was_current || self.current.is_none()) && !self.last_end.as_ref().is_some_and(hides);
+        let text = end.to_string();
+        if shown && self.states[path].enter(state, Some(text.clone())) {
             let name = &self.paths[path].name;
-            match state {
-                SessionState::Refused => {
-                    tracing::error!("no session with the partner over path {name}: {end}")
-                }
-                _ => tracing::warn!("the session with the partner over path {name} has ended: {end}"),
+            if state == SessionState::Down {
+                tracing::warn!("the session with the partner over path {name} has ended: {text}");
+            } else if self.said.as_ref() != Some(&text) {
+                tracing::error!("no session with the partner (over path {name}): {text}");
+                self.said = Some(text);
             }
         }
         if end.is_refusal() {

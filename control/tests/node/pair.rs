@@ -5,11 +5,16 @@ use std::process::Command;
 use tandem_api::pair::{Event, HistoryEntry, SessionNews};
 use tandem_api::types::{Direction, Role};
 
+fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(done.success(), "{arguments}");
+}
+
 /// Two nodes that are each other's partner, the one of number 0 first; controls not started.
 fn two_nodes(maps: usize) -> (Site, Site) {
-    for arguments in ["link set lo up", "addr add 10.255.0.1/32 dev lo", "addr add 10.255.0.2/32 dev lo"] {
-        let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-        assert!(done.success(), "{arguments}");
+    ip("link set lo up");
+    for address in ["10.255.0.1", "10.255.0.2", "10.255.1.1", "10.255.1.2"] {
+        ip(&format!("addr add {address}/32 dev lo"));
     }
     let (mut a, mut b) = (Site::new(0), Site::new(0));
     if a.public_key > b.public_key {
@@ -19,7 +24,8 @@ fn two_nodes(maps: usize) -> (Site, Site) {
         format!(
             "[redundancy]\npartner-key = \"{}\"\n\
              [[redundancy.path]]\nname = \"dead\"\nlocal = \"10.255.0.{own}\"\nremote = \"10.255.0.9\"\nport = 4000\n\
-             [[redundancy.path]]\nname = \"sync\"\nlocal = \"10.255.0.{own}\"\nremote = \"10.255.0.{other}\"\n",
+             [[redundancy.path]]\nname = \"sync\"\nlocal = \"10.255.0.{own}\"\nremote = \"10.255.0.{other}\"\n\
+             [[redundancy.path]]\nname = \"spare\"\nlocal = \"10.255.1.{own}\"\nremote = \"10.255.1.{other}\"\n",
             partner.public_key
         )
     };
@@ -74,7 +80,7 @@ fn two_controls_find_each_other_agree_and_exchange_an_epoch() {
             assert_eq!(books.said[..6], ["Hello", "ListSas", "PairStatus", "SetPair", "Grant", "Configure"]);
             assert!(!books.said.contains(&"SetRole"));
             let pair = books.pair.as_ref().unwrap();
-            assert_eq!((pair.node, pair.partner.as_ref().unwrap().paths.len()), (number, 2));
+            assert_eq!((pair.node, pair.partner.as_ref().unwrap().paths.len()), (number, 3));
             assert!(books.news.contains(&SessionNews::Up { partner_incarnation: partner }));
             let grant = books.grants.last().unwrap();
             assert!(!books.grants[0].eligible && grant.eligible, "{:?}", books.grants);
@@ -122,6 +128,12 @@ fn the_active_node_sends_its_sas_and_the_standby_confirms_them() {
         wait("quiet", || a.data_plane.books().news.contains(&quiet));
         a.data_plane.say(Event::Resend { direction: Direction::Inbound, spi: 0x1005 });
         wait("sent again", || applied(&b).map(|(_, position, _)| position) == Some(203));
+        // What was applied holds for a new incarnation, too, and for a data plane that comes back.
+        b.data_plane.say(Event::NeedGrant { incarnation: true });
+        wait("said again", || applied(&b) == Some((incarnation(&b), 203, true)));
+        b.data_plane.restart();
+        b.wait_connected();
+        wait("said to the next one", || applied(&b) == Some((incarnation(&b), 203, true)));
         // The roles change: the stream goes the other way, with positions of its own.
         b.data_plane.take_over(first + 1);
         a.data_plane.books().role = Role::Standby;
@@ -272,5 +284,28 @@ fn what_a_living_data_plane_cannot_take_is_refused_and_the_priority_is_not() {
         assert_eq!(a.ctl(&["config", "reload"]).status, 0);
         let priority = a.data_plane.books().pair.as_ref().unwrap().partner.as_ref().unwrap().priority;
         assert!(priority == 7 && is_up(&a) && is_up(&b));
+    });
+}
+
+#[test]
+fn a_session_whose_path_dies_moves_to_another_one_and_keeps_the_key_of_the_paths() {
+    in_namespace(|| {
+        let (a, b) = pair(1);
+        let epoch = a.data_plane.books().epochs.last().unwrap().number;
+        ip("addr del 10.255.0.2/32 dev lo");
+        wait("over another path", || {
+            [&a, &b].iter().all(|site| {
+                let shown = site.ctl(&["--json", "show", "redundancy"]).json();
+                let session = &shown["partner"]["session"];
+                session["state"] == "up" && session["path"] == "spare"
+            })
+        });
+        wait("told", || is_up(&a) && is_up(&b));
+        for site in [&a, &b] {
+            let books = site.data_plane.books();
+            assert!(books.news.contains(&SessionNews::Down));
+            assert_eq!(books.epochs.last().unwrap().number, epoch);
+        }
+        assert!(a.log().contains("nothing was heard for 3 s"), "{}", a.log());
     });
 }
