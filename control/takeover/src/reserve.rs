@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub held: bool,
     /// There is something to jump from (F24): its numbers in memory or on disk, or a record.
     pub basis: bool,
+    /// This incarnation has merged a record of it.
+    pub recorded: bool,
     /// Reserved on disk.
     limit: u64,
     /// Asked for, and being written.
@@ -89,6 +91,7 @@ impl Sas {
             sa,
             held: sa.known == Known::Lost,
             basis: matches!(sa.known, Known::Memory | Known::UpTo(_)),
+            recorded: false,
             limit,
             wanted: 0,
             ahead: AHEAD_IN.0,
@@ -197,7 +200,7 @@ impl Sas {
         now: Nanos,
     ) -> Option<Acknowledgement> {
         let entry = self.entries.get_mut(&key)?;
-        (entry.held, entry.basis) = (false, true);
+        (entry.held, entry.basis, entry.recorded) = (false, true, true);
         let limit = entry.limit;
         write_limit(entry, hot);
         if number <= limit {

@@ -317,9 +317,13 @@ impl Node {
         self.warm = true;
         self.switch_over = false;
         let header = memory.hot.header();
-        if !fresh {
+        if fresh {
+            self.hold_unrecorded(memory);
+        } else {
             self.make_stale(last_reign_was_partners, memory, now);
         }
+        // What this node uses from now on, it can also go on from.
+        self.sas.entries_mut().for_each(|entry| entry.basis |= !entry.held);
         header.term.store(term, Ordering::Release);
         self.set_handling(Handling::Alone, memory);
         header.role.store(ROLE_ACTIVE, Ordering::Release);
@@ -337,6 +341,23 @@ impl Node {
         let silent =
             if self.partner.heard { format!(", no active node for {silent_us} us") } else { String::new() };
         self.history("takeover", format!("active in term {term} ({kind}): {why}{silent}"));
+    }
+
+    /// Even in a fresh takeover: the partner had an SA and never sent a record of it to this incarnation, because it
+    /// held it after a stale takeover of its own (F24). What it knew of it is not known here.
+    fn hold_unrecorded(&mut self, memory: Memory<'_>) {
+        let mut held = 0;
+        let Self { sas, sender, .. } = self;
+        for entry in sas.entries_mut() {
+            if !entry.recorded && (entry.basis || entry.stale() == Stale::Hold) {
+                entry.hold(memory.hot);
+                sender.remove(entry.sa.key);
+                held += 1;
+            }
+        }
+        if held > 0 {
+            self.history("held", format!("{held} SAs carry nothing: the partner held them, or never had them"));
+        }
     }
 
     /// What a stale takeover does with static SAs (F24).

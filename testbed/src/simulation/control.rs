@@ -234,7 +234,7 @@ impl World {
                 let (reign, incarnation) = (file.reign(), file.incarnation());
                 let mut seen = 0;
                 if let Some(control) = &mut self.nodes[node].control {
-                    control.untold = std::mem::replace(&mut control.told, incarnation) != incarnation;
+                    control.told_before = std::mem::replace(&mut control.told, incarnation);
                     seen = control.seen;
                 }
                 self.send(node, Message::Hello { highest, reign, incarnation, seen });
@@ -322,8 +322,9 @@ impl World {
                 let file = noted.as_ref().unwrap_or(file);
                 // A file that was lost, or an old copy, must not give an incarnation again: what the partner has seen
                 // before this node has ever named it was another memory's.
-                let untold = self.nodes[node].control.as_ref().is_some_and(|control| control.untold);
-                let again = seen > file.incarnation() || untold && seen == file.incarnation() && seen != 0;
+                let before = self.nodes[node].control.as_ref().map_or(0, |control| control.told_before);
+                let own = file.incarnation();
+                let again = seen > own || seen == own && seen != before;
                 let lifted = again.then(|| file.next_incarnation(seen).ok()).flatten();
                 match lifted.map(|(_, file)| file).or(noted) {
                     Some(file) => {

@@ -102,8 +102,8 @@ pub struct Control {
     pub partner: Option<u64>,
     /// The own incarnation that the partner was told of.
     pub told: u64,
-    /// It was never told before this session.
-    pub untold: bool,
+    /// The one that it was told of before this session.
+    pub told_before: u64,
     /// Newest incarnation of the partner that it knows of.
     pub seen: u64,
     /// The session is up for the data plane.
