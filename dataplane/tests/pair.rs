@@ -123,10 +123,20 @@ impl Drop for Lab {
     }
 }
 
+/// A running data plane.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A data plane and what its control process knows.
 struct Gateway {
     node: usize,
-    daemon: Child,
+    daemon: Daemon,
     control: Control,
     hot: OwnedFd,
     incarnation: u64,
@@ -135,6 +145,20 @@ struct Gateway {
 }
 
 impl Gateway {
+    /// Greets, but nothing more.
+    fn connect(lab: &Lab, node: usize, hot: Option<&OwnedFd>) -> (Control, OwnedFd) {
+        let mut control = Control::connect(&lab.folder.path().join(format!("socket{node}")));
+        let start = StartSettings {
+            workers: 1,
+            max_sas: 64,
+            frames: 4096,
+            aead: "auto".into(),
+            idle: Idle::Adaptive,
+        };
+        let (_, hot) = control.hello_with(start, hot);
+        (control, hot)
+    }
+
     fn start(lab: &Lab, node: usize, incarnation: u64, before: Option<&Gateway>) -> Self {
         let socket = lab.folder.path().join(format!("socket{node}"));
         let daemon = Command::new("ip")
@@ -145,33 +169,11 @@ impl Gateway {
             .arg(lab.bpffs(node))
             .spawn()
             .unwrap();
-        let mut control = Control::connect(&socket);
-        let start = StartSettings {
-            workers: 1,
-            max_sas: 64,
-            frames: 4096,
-            aead: "auto".into(),
-            idle: Idle::Adaptive,
-        };
-        let (_, hot) = control.hello_with(start, before.map(|before| &before.hot));
-        let address = |last: usize| format!("10.255.0.{last}:3249").parse().unwrap();
-        control.set_pair(PairSettings {
-            node: node as u8,
-            numbers_file: lab.folder.path().join(format!("numbers{node}")).to_str().unwrap().to_owned(),
-            file_id: [node as u8; 16],
-            used: before.is_some(),
-            partner: Some(PartnerSettings {
-                paths: vec![PairPath {
-                    name: "sync".into(),
-                    local: address(node + 1),
-                    remote: address(2 - node),
-                }],
-                timings: TIMINGS,
-                priority: 100 - node as u8,
-            }),
-        });
+        let (mut control, hot) = Self::connect(lab, node, before.map(|before| &before.hot));
+        control.set_pair(settings(lab, node, before.is_some()));
         let reign = before.map_or(0, |before| before.reign);
-        let mut gateway = Self { node, daemon, control, hot, incarnation, reign, history: Vec::new() };
+        let mut gateway =
+            Self { node, daemon: Daemon(daemon), control, hot, incarnation, reign, history: Vec::new() };
         gateway.grant();
         gateway.control.done(Body::Configure(Box::new(configuration())));
         let known = if before.is_some() { (0, 2, 0) } else { (2, 0, 0) };
@@ -196,8 +198,13 @@ impl Gateway {
     }
 
     fn kill(&mut self) {
-        self.daemon.kill().unwrap();
-        self.daemon.wait().unwrap();
+        self.daemon.0.kill().unwrap();
+        self.daemon.0.wait().unwrap();
+    }
+
+    /// The data plane goes on, its control process does not.
+    fn without_control(self) -> Daemon {
+        self.daemon
     }
 
     fn has_step(&self, step: &str) -> bool {
@@ -205,10 +212,22 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
+fn settings(lab: &Lab, node: usize, used: bool) -> PairSettings {
+    let address = |last: usize| format!("10.255.0.{last}:3249").parse().unwrap();
+    PairSettings {
+        node: node as u8,
+        numbers_file: lab.folder.path().join(format!("numbers{node}")).to_str().unwrap().to_owned(),
+        file_id: [node as u8; 16],
+        used,
+        partner: Some(PartnerSettings {
+            paths: vec![PairPath {
+                name: "sync".into(),
+                local: address(node + 1),
+                remote: address(2 - node),
+            }],
+            timings: TIMINGS,
+            priority: 100 - node as u8,
+        }),
     }
 }
 
@@ -403,4 +422,42 @@ fn a_data_plane_that_comes_back_is_standby_and_a_switch_over_gives_it_the_role_a
     let role = Body::SetRole { role: Role::Active, term: 99 };
     let refused = pair.gateways[1].control.ask(role, None).0.unwrap_err();
     assert!(refused.reason.contains("partner"), "{refused}");
+}
+
+#[test]
+fn a_takeover_needs_no_control_process_and_the_next_one_hears_of_it() {
+    let lab = Lab::new("c");
+    let mut pair = Pair::new([Gateway::start(&lab, 0, 1, None), Gateway::start(&lab, 1, 2, None)]);
+    pair.wait(0, ["strict", "synchronized"]);
+    pair.serve();
+    let Pair { gateways: [mut active, standby], .. } = pair;
+    let before = standby.control.events.len();
+    assert_eq!(before, 0, "{:?}", standby.control.events);
+    // The control process of the standby dies, then the active node.
+    let standby = standby.without_control();
+    active.kill();
+    std::thread::sleep(Duration::from_millis(300));
+    let (mut control, _) = Gateway::connect(&lab, 1, None);
+    let status = control.pair();
+    assert_eq!((&*status.role, status.term), ("active", 3), "{status:#?}");
+    control.listen();
+    let told = |wanted: &dyn Fn(&Event) -> bool| control.events.iter().any(wanted);
+    assert!(told(&|event| *event == Event::Reign { term: 3, own: true }), "{:?}", control.events);
+    assert!(told(&|event| matches!(event, Event::History(entry) if entry.text.contains("fresh"))));
+
+    // The settings come again with each control process; the priority alone may be another one.
+    let same = settings(&lab, 1, true);
+    control.set_pair(same.clone());
+    let partner = same.partner.clone().unwrap();
+    let higher =
+        PairSettings { partner: Some(PartnerSettings { priority: 200, ..partner.clone() }), ..same.clone() };
+    control.set_pair(higher.clone());
+    let timings = PairTimings { alone_us: 1, ..TIMINGS };
+    let other = PairSettings { partner: Some(PartnerSettings { timings, ..partner }), ..same.clone() };
+    let refused = control.ask(Body::SetPair(Box::new(other)), None).0.unwrap_err();
+    assert!(refused.reason.contains("(timings)"), "{refused}");
+    let alone = PairSettings { partner: None, ..same };
+    let refused = control.ask(Body::SetPair(Box::new(alone)), None).0.unwrap_err();
+    assert!(refused.reason.contains("whether there is a partner"), "{refused}");
+    drop(standby);
 }
