@@ -22,7 +22,7 @@ const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x0c, 0x9f, 0xf0, 1];
 const VIRTUAL: &str = "10.1.0.1";
 /// Generous, because other tests may share the machine's few cores.
 const TIMINGS: PairTimings =
-    PairTimings { heartbeat_us: 5_000, takeover_us: 50_000, alone_us: 150_000, cold_wait_ms: 500 };
+    PairTimings { heartbeat_us: 5_000, takeover_us: 50_000, alone_us: 150_000, cold_wait_ms: 3_000 };
 
 /// Two gateways and a host on one segment (a bridge, which is the witness), and a link between the gateways.
 struct Lab {
@@ -213,18 +213,17 @@ impl Gateway {
 }
 
 fn settings(lab: &Lab, node: usize, used: bool) -> PairSettings {
-    let address = |last: usize| format!("10.255.0.{last}:3249").parse().unwrap();
+    let path = |name: &str, net: &str, first: usize| {
+        let address = |node: usize| format!("{net}.{}:3249", first + node).parse().unwrap();
+        PairPath { name: name.into(), local: address(node), remote: address(1 - node) }
+    };
     PairSettings {
         node: node as u8,
         numbers_file: lab.folder.path().join(format!("numbers{node}")).to_str().unwrap().to_owned(),
         file_id: [node as u8; 16],
         used,
         partner: Some(PartnerSettings {
-            paths: vec![PairPath {
-                name: "sync".into(),
-                local: address(node + 1),
-                remote: address(2 - node),
-            }],
+            paths: vec![path("sync", "10.255.0", 1), path("inside", "10.1.0", 2)],
             timings: TIMINGS,
             priority: 100 - node as u8,
         }),
@@ -439,10 +438,10 @@ fn a_takeover_needs_no_control_process_and_the_next_one_hears_of_it() {
     std::thread::sleep(Duration::from_millis(300));
     let (mut control, _) = Gateway::connect(&lab, 1, None);
     let status = control.pair();
-    assert_eq!((&*status.role, status.term), ("active", 3), "{status:#?}");
+    assert_eq!((&*status.role, status.term % 2), ("active", 1), "a term of node 1: {status:#?}");
     control.listen();
     let told = |wanted: &dyn Fn(&Event) -> bool| control.events.iter().any(wanted);
-    assert!(told(&|event| *event == Event::Reign { term: 3, own: true }), "{:?}", control.events);
+    assert!(told(&|event| *event == Event::Reign { term: status.term, own: true }), "{:?}", control.events);
     assert!(told(&|event| matches!(event, Event::History(entry) if entry.text.contains("fresh"))));
 
     // The settings come again with each control process; the priority alone may be another one.
@@ -460,4 +459,32 @@ fn a_takeover_needs_no_control_process_and_the_next_one_hears_of_it() {
     let refused = control.ask(Body::SetPair(Box::new(alone)), None).0.unwrap_err();
     assert!(refused.reason.contains("whether there is a partner"), "{refused}");
     drop(standby);
+}
+
+#[test]
+fn while_one_path_lives_the_pair_stays_as_it_is_and_a_path_that_returns_is_used_again() {
+    let lab = Lab::new("p");
+    let mut pair = Pair::new([Gateway::start(&lab, 0, 1, None), Gateway::start(&lab, 1, 2, None)]);
+    pair.wait(0, ["strict", "synchronized"]);
+    let sync = |state| run(&format!("ip -n {} link set sync0 {state}", lab.namespace(0)));
+    assert!(sync("down"));
+    std::thread::sleep(Duration::from_millis(500));
+    for (node, role) in [(0, "active"), (1, "standby")] {
+        let status = pair.gateways[node].status();
+        assert_eq!(status.role, role);
+        assert!(status.not_promised.is_empty(), "{status:#?}");
+        assert_eq!(
+            status.paths.iter().map(|path| path.alive).collect::<Vec<_>>(),
+            [false, true],
+            "{status:#?}"
+        );
+    }
+    assert!(sync("up"));
+    let until = Instant::now() + Duration::from_secs(10);
+    while !pair.gateways.iter_mut().all(|gateway| gateway.status().paths[0].alive) {
+        assert!(Instant::now() < until, "{:#?}", pair.gateways[0].status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let status = pair.gateways[1].status();
+    assert_eq!((&*status.role, &*status.state), ("standby", "synchronized"), "{status:#?}");
 }
