@@ -172,11 +172,14 @@ impl Member {
     pub fn receive(&mut self, memory: Memory<'_>, now: Nanos) -> (bool, bool) {
         let Self { paths, node, .. } = self;
         let mut any = false;
-        let drained = paths.receive(now, |path, message| {
+        let received = paths.receive(now, |path, message| {
             any = true;
             node.handle_message(path, message, memory, now)
         });
-        (drained, any)
+        if received.overheard {
+            node.handle(Input::Overheard, memory, now);
+        }
+        (received.drained, any)
     }
 
     /// Says what the numbers file holds now; was that anything new?

@@ -1,6 +1,6 @@
 //! The paths to the partner: a UDP socket for each (`failover.md` F17).
 
-use super::seal::{EpochError, Seals};
+use super::seal::{Bad, EpochError, Seals};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
@@ -58,6 +58,15 @@ impl Path {
     }
 }
 
+/// How receiving went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Everything that had arrived was read.
+    pub drained: bool,
+    /// Something came from the partner's address in an epoch that is not known here.
+    pub overheard: bool,
+}
+
 /// All paths, and what they are sealed with.
 #[derive(Debug)]
 pub struct Paths {
@@ -108,10 +117,13 @@ impl Paths {
         self.seals.take_epoch(number, secret, send)
     }
 
-    /// Hands every authentic message to `hear`, which says if it could be read. `true` if everything that had arrived
-    /// was handed over.
-    pub fn receive(&mut self, now: Nanos, mut hear: impl FnMut(u8, &[u8]) -> Result<(), Malformed>) -> bool {
-        let mut drained = true;
+    /// Hands every authentic message to `hear`, which says if it could be read.
+    pub fn receive(
+        &mut self,
+        now: Nanos,
+        mut hear: impl FnMut(u8, &[u8]) -> Result<(), Malformed>,
+    ) -> Received {
+        let (mut drained, mut overheard) = (true, false);
         for (index, path) in self.paths.iter_mut().enumerate() {
             let (Some(socket), index) = (&path.socket, index as u8) else { continue };
             let (mut reads, mut errors, mut failed) = (0, 0, false);
@@ -126,8 +138,12 @@ impl Paths {
                                 path.status.received += 1;
                                 path.status.bad += u64::from(hear(index, message).is_err());
                             }
-                            Some(Err(super::seal::Bad::Replayed)) => path.status.replayed += 1,
-                            Some(Err(_)) | None => path.status.bad += 1,
+                            Some(Err(Bad::Replayed)) => path.status.replayed += 1,
+                            Some(Err(bad)) => {
+                                overheard |= bad == Bad::Epoch;
+                                path.status.bad += 1;
+                            }
+                            None => path.status.bad += 1,
                         }
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -149,7 +165,7 @@ impl Paths {
                 path.retry = now + RETRY;
             }
         }
-        drained
+        Received { drained, overheard }
     }
 
     /// Seals `message` for each path of the set and sends it; never waits.
@@ -250,11 +266,12 @@ mod tests {
     fn hear(paths: &mut Paths) -> Vec<Vec<u8>> {
         let mut heard = Vec::new();
         std::thread::sleep(std::time::Duration::from_millis(20));
-        assert!(paths.receive(5, |path, message| {
+        let received = paths.receive(5, |path, message| {
             assert_eq!(path, 0);
             heard.push(message.to_vec());
             Ok(())
-        }));
+        });
+        assert_eq!(received, Received { drained: true, overheard: false });
         heard
     }
 
@@ -295,6 +312,21 @@ mod tests {
         assert!(paths.paths[0].socket.is_none(), "not before its time");
         paths.reopen(1 + RETRY);
         assert!(paths.paths[0].socket.is_some() && paths.next().is_none());
+    }
+
+    #[test]
+    fn a_partner_whose_key_is_not_known_is_overheard_and_nobody_else() {
+        let (mut a, b, hot) = pair();
+        let mut deaf = Paths { seals: Seals::new(1, 1), ..b };
+        a.send(1, b"hello", hot.header());
+        let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listen = |deaf: &mut Paths| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            deaf.receive(5, |_, _| panic!("nothing can be opened")).overheard
+        };
+        assert!(listen(&mut deaf));
+        stranger.send_to(&a.datagram, deaf.paths[0].local).unwrap();
+        assert!(!listen(&mut deaf));
     }
 
     #[test]
