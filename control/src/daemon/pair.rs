@@ -300,7 +300,9 @@ impl<F: Fence> Daemon<F> {
                 let Some(pair) = &mut self.pair else { return Ok(()) };
                 pair.partner.tell(Command::Source(own.then_some(term)));
                 if own {
+                    // What the partner has brought goes on from here.
                     pair.stream_is_over();
+                    pair.tell_sas(&self.settings);
                 }
                 if let Err(error) = self.node.note_reign(term) {
                     return self.no_grant(session, &error).await;

@@ -1,9 +1,15 @@
 //! Two nodes: the real `tandem-control` on each, over loopback TCP, each before a data plane that keeps books.
 
 use crate::site::{Site, in_namespace, wait};
+use std::path::Path;
 use std::process::Command;
-use tandem_api::pair::{Event, HistoryEntry, SessionNews};
+use tandem_api::dataplane::SaSpec;
+use tandem_api::pair::{EpochKey, Event, HistoryEntry, SessionNews};
 use tandem_api::types::{Direction, Role};
+use tandem_control::partner::{Command as Told, News, Partner};
+use tandem_control::settings_file;
+use tandem_control::state::NodeState;
+use tandem_ssp::{Counters, Digest, Epochs, Keys, Local, Store};
 
 fn ip(arguments: &str) {
     let done = Command::new("ip").args(arguments.split(' ')).status().unwrap();
@@ -307,5 +313,84 @@ fn a_session_whose_path_dies_moves_to_another_one_and_keeps_the_key_of_the_paths
             assert_eq!(books.epochs.last().unwrap().number, epoch);
         }
         assert!(a.log().contains("nothing was heard for 3 s"), "{}", a.log());
+    });
+}
+
+/// A partner in this process: the real driver with the node's key and configuration, and an owner that says yes.
+async fn serve(partner: &mut Partner, done: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
+    while !done() {
+        assert!(tokio::time::Instant::now() < end, "{:?}", partner.report().await);
+        let pause = std::time::Duration::from_millis(20);
+        match tokio::time::timeout(pause, partner.news()).await {
+            Ok(News::Paired(id, _)) => partner.tell(Told::Reserved(id)),
+            Ok(News::Epoch(EpochKey { number, send, .. })) => {
+                partner.tell(Told::EpochInstalled { number, send });
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+#[test]
+fn an_sa_that_only_the_stream_names_is_installed_removed_and_refused_by_name() {
+    in_namespace(|| {
+        let (mut a, b) = two_nodes(2);
+        let settings = settings_file::read(&b.config_file()).unwrap();
+        let node = NodeState::open(Path::new(&b.path("state"))).unwrap();
+        let key: [u8; 32] = hex::decode(&a.public_key).unwrap().try_into().unwrap();
+        let mut extra = settings.sas[0].clone();
+        (extra.spi, extra.policy) = (0x9999, 4242);
+        let id = (extra.direction, extra.spi);
+        let local = Local {
+            node: 1,
+            software: "0.1.0".to_owned(),
+            file_id: node.file_id(),
+            highest: node.highest(&key),
+            reserved: 32,
+            reign: 0,
+            incarnation: 1,
+            incarnation_seen: 0,
+            digest: Digest::new(settings.digest()),
+            epochs: Epochs::new(1, 1),
+            store: Store::default(),
+            source: Some(1),
+            position: 0,
+            counters: Counters::default(),
+        };
+        a.start_control();
+        a.wait_connected();
+        let sas = |more: &[SaSpec]| Told::Sas(settings.sas.iter().chain(more).cloned().collect());
+        let held = || a.data_plane.books().sas.get(&id).map(|(_, sa)| sa.policy);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let keys = Keys { own: *node.secret_key(), partner: key };
+            let paths = settings.redundancy.as_ref().unwrap().paths.clone();
+            let mut partner = Partner::start(keys, paths, local);
+            partner.tell(sas(std::slice::from_ref(&extra)));
+            serve(&mut partner, || {
+                applied(&a).is_some_and(|(_, position, end)| (position, end) == (7, true))
+            })
+            .await;
+            // Under the number that its map has here.
+            let policy =
+                a.data_plane.books().sas.values().find(|(_, sa)| sa.map == extra.map).unwrap().1.policy;
+            assert_eq!(held(), Some(policy));
+            // A reload keeps it, a new data plane gets it again.
+            assert_eq!(a.ctl(&["config", "reload"]).status, 0);
+            assert_eq!(held(), Some(policy));
+            a.data_plane.restart();
+            serve(&mut partner, || held() == Some(policy)).await;
+            partner.tell(sas(&[]));
+            serve(&mut partner, || held().is_none() && a.data_plane.books().sas.len() == 4).await;
+            // One that the data plane does not take is not acknowledged, and the partner hears why.
+            a.data_plane.books().refused_spi = Some(0x9999);
+            partner.tell(sas(std::slice::from_ref(&extra)));
+            serve(&mut partner, || a.log().contains("cannot be installed: this SPI is refused")).await;
+            assert_eq!(applied(&a).map(|(_, position, _)| position), Some(8));
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let reason = partner.report().await.unwrap().session.reason.unwrap();
+            assert!(reason.contains("this SPI is refused"), "{reason}");
+        });
     });
 }
