@@ -225,7 +225,7 @@ impl Node {
             return;
         }
         (self.incarnation, self.past) = (incarnation, incarnation);
-        self.sas.entries_mut().for_each(|entry| entry.recorded = false);
+        self.sas.recorded.clear();
         self.ended = 0;
         // Messages are in order over all lives of this node.
         memory.hot.header().message.fetch_max(incarnation << 40, Ordering::AcqRel);

@@ -6,7 +6,7 @@
 //! since after a loss of memory the peer's packets up to the reservation are refused.
 
 use crate::input::{Action, Known, MS, Nanos, Sa, SaKey, Stale, Way};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use tandem_esp::window;
 use tandem_lease::message::{Acknowledgement, Verdict};
@@ -29,8 +29,6 @@ pub(crate) struct Entry {
     pub held: bool,
     /// There is something to jump from (F24): its numbers in memory or on disk, or a record.
     pub basis: bool,
-    /// This incarnation has merged a record of it.
-    pub recorded: bool,
     /// Reserved on disk.
     limit: u64,
     /// Asked for, and being written.
@@ -46,6 +44,8 @@ pub(crate) struct Entry {
 pub(crate) struct Sas {
     entries: BTreeMap<SaKey, Entry>,
     by_slot: [BTreeMap<u32, SaKey>; 2],
+    /// SAs of which this incarnation has merged a record; they may be removed and installed again meanwhile.
+    pub recorded: BTreeSet<SaKey>,
     /// SAs that want a reservation.
     queue: VecDeque<SaKey>,
     writing: Option<(u64, Vec<(SaKey, u64)>)>,
@@ -70,6 +70,8 @@ impl Sas {
         self.remove(&sa.key);
         let slot = sa.slot;
         let mut limit = read_limit(&sa, hot);
+        // Known, and no number of it may be used: it was held before.
+        let was_held = sa.known == Known::Memory && limit == 0;
         match sa.known {
             Known::Memory => {}
             Known::Never | Known::Lost => limit = 0,
@@ -89,9 +91,8 @@ impl Sas {
         }
         let entry = Entry {
             sa,
-            held: sa.known == Known::Lost,
+            held: sa.known == Known::Lost || was_held,
             basis: matches!(sa.known, Known::Memory | Known::UpTo(_)),
-            recorded: false,
             limit,
             wanted: 0,
             ahead: AHEAD_IN.0,
@@ -200,7 +201,8 @@ impl Sas {
         now: Nanos,
     ) -> Option<Acknowledgement> {
         let entry = self.entries.get_mut(&key)?;
-        (entry.held, entry.basis, entry.recorded) = (false, true, true);
+        (entry.held, entry.basis) = (false, true);
+        self.recorded.insert(key);
         let limit = entry.limit;
         write_limit(entry, hot);
         if number <= limit {

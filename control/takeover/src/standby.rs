@@ -348,8 +348,9 @@ impl Node {
     fn hold_unrecorded(&mut self, memory: Memory<'_>) {
         let mut held = 0;
         let Self { sas, sender, .. } = self;
+        let recorded = std::mem::take(&mut sas.recorded);
         for entry in sas.entries_mut() {
-            if !entry.recorded && (entry.basis || entry.stale() == Stale::Hold) {
+            if !recorded.contains(&entry.sa.key) && (entry.basis || entry.stale() == Stale::Hold) {
                 entry.hold(memory.hot);
                 sender.remove(entry.sa.key);
                 held += 1;

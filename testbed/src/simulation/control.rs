@@ -232,10 +232,12 @@ impl World {
                 let file = &self.nodes[node].disk.terms;
                 let highest = file.highest(&[1 - node as u8; 32]);
                 let (reign, incarnation) = (file.reign(), file.incarnation());
-                let mut seen = 0;
+                // The data plane remembers what a control process that died had seen.
+                let heard = super::pair::status(&self.nodes[node], now).and_then(|status| status.heard);
+                let mut seen = heard.map_or(0, |heard| heard.incarnation);
                 if let Some(control) = &mut self.nodes[node].control {
                     control.told_before = std::mem::replace(&mut control.told, incarnation);
-                    seen = control.seen;
+                    seen = seen.max(control.seen);
                 }
                 self.send(node, Message::Hello { highest, reign, incarnation, seen });
             }

@@ -88,10 +88,18 @@ impl World {
         outcome.pair_scope = self.check.scope() == "pair";
         self.heal();
         let healed = self.now;
-        let Some(active) = self.settle("after healing") else { return };
+        let Some(mut active) = self.settle("after healing") else { return };
         outcome.settled_after = self.now - healed;
         if !self.flows("after healing") {
             return;
+        }
+        // The attacker may have held back a message of a reign that nobody else has heard of: that demotes the active
+        // node once (F27).
+        if self.healthy() != Some(active) {
+            match self.settle("after a second change") {
+                Some(other) if self.flows("after a second change") => active = other,
+                _ => return,
+            }
         }
         let Some(next) = self.kill_active(active, &mut outcome.took_over_after) else { return };
         if self.rng.chance(250) {

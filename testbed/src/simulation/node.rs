@@ -5,7 +5,7 @@ use super::net::{Datagram, Keys};
 use super::queue::Time;
 use super::worker::Worker;
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tandem_esp::IvSource;
 use tandem_shm::{HotState, Marks};
 use tandem_takeover::{Input, Memory, Node, SaKey, Stale, Way};
@@ -198,6 +198,16 @@ pub fn bind(hot: &HotState, key: &SaKey, start: u32) -> Option<(u32, bool)> {
         }
     }
     Some((free, false))
+}
+
+/// Does a slot hold a number, or a limit for one?
+#[must_use]
+pub fn touched(hot: &HotState, key: &SaKey, slot: u32) -> bool {
+    let any = |one: &AtomicU64, two: &AtomicU64| one.load(Ordering::Acquire) | two.load(Ordering::Acquire) != 0;
+    match key.way {
+        Way::In => hot.inbound(slot).is_some_and(|state| any(&state.top, &state.limit)),
+        Way::Out => hot.outbound(slot).is_some_and(|state| any(&state.next, &state.limit)),
+    }
 }
 
 /// What F4 forbids: the counter begins anew, in the memory and at each worker.

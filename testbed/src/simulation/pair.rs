@@ -3,7 +3,7 @@
 use super::check::Sight;
 use super::disk::Write;
 use super::net::{Datagram, INSIDE, OUTSIDE};
-use super::node::{Data, Host, RECEIVE_MAX, SLOTS, WORKERS, bind, counter_from_zero};
+use super::node::{Data, Host, RECEIVE_MAX, SLOTS, WORKERS, bind, counter_from_zero, touched};
 use super::queue::{MS, Time, US};
 use super::worker::{Effect, Worker};
 use super::world::{Event, NAMES, World};
@@ -105,7 +105,12 @@ impl World {
         let Some((slot, known)) = bind(hot, &key, start) else {
             return self.check.fail("the hot state is too small for the simulation".to_owned());
         };
-        let known = if known { Known::Memory } else { host.disk.known(&key, definition.new) };
+        // A slot that was bound and then never got a number says nothing: its process may have died in between.
+        let known = if known && touched(hot, &key, slot) {
+            Known::Memory
+        } else {
+            host.disk.known(&key, definition.new)
+        };
         if mutant::is(Mutant::CounterFromZero) {
             counter_from_zero(hot, &mut data.workers);
         }
