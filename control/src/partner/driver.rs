@@ -166,7 +166,7 @@ impl Driver {
         // What the partner has said last stands until it is reached over no path at all.
         self.unreached += 1;
         if self.unreached >= self.paths.len() && self.last_end.is_some() {
-            self.last_end = Some(End::Closed(reason));
+            self.last_end = Some(End::Unreachable(reason));
         }
         self.turn.failed();
     }

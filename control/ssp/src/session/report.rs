@@ -9,6 +9,9 @@ pub enum End {
     /// The other side closed the connection, or it broke.
     #[error("the connection ended: {0}")]
     Closed(String),
+    /// The other side cannot be reached any more.
+    #[error("{0}")]
+    Unreachable(String),
     /// Nothing was heard for too long.
     #[error("nothing was heard for 3 s")]
     Silent,
@@ -47,7 +50,7 @@ impl End {
     /// Is it the same again until somebody changes something? Then it is tried more slowly.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, End::Closed(_) | End::Silent | End::Replaced)
+        !matches!(self, End::Closed(_) | End::Unreachable(_) | End::Silent | End::Replaced)
     }
 }
 
@@ -94,7 +97,7 @@ impl Counters {
             End::Version(_) => self.versions += 1,
             End::Malformed(_) => self.malformed += 1,
             End::Silent => self.silent += 1,
-            End::Closed(_) | End::Replaced | End::Internal(_) => {}
+            End::Closed(_) | End::Unreachable(_) | End::Replaced | End::Internal(_) => {}
         }
     }
 }
