@@ -5,63 +5,12 @@
 
 use crate::settings::Settings;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::fmt;
 use tandem_api::dataplane::{PolicyAction, StaleAction};
 use tandem_api::types::{Selector, Side};
 
 /// A key path as an operator writes it, such as `crypto-map.site-b.static.inbound.key`, and the hash of its value.
 pub type DigestEntry = (String, [u8; 8]);
-
-/// Where two configurations differ first, in the order of key paths.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
-    /// Both have the key, with different values.
-    Value(String),
-    /// Only this node has it.
-    OnlyHere(String),
-    /// Only the partner has it.
-    OnlyThere(String),
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Difference::Value(key) => write!(f, "{key} differs"),
-            Difference::OnlyHere(key) => write!(f, "{key} is missing on the partner"),
-            Difference::OnlyThere(key) => write!(f, "{key} is missing here, the partner has it"),
-        }
-    }
-}
-
-/// SHA-256 over a list of [`Settings::digest`]: equal where the lists are.
-#[must_use]
-pub fn digest_sum(list: &[DigestEntry]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(b"tandem digest 1\0");
-    for (path, value) in list {
-        hash.update((path.len() as u64).to_be_bytes());
-        hash.update(path.as_bytes());
-        hash.update(value);
-    }
-    hash.finalize().into()
-}
-
-/// The first key, in the order of key paths, that is not equal in both lists. The partner's may be in any order.
-#[must_use]
-pub fn first_difference(own: &[DigestEntry], partner: &[DigestEntry]) -> Option<Difference> {
-    let map = |list: &[DigestEntry]| list.iter().cloned().collect::<BTreeMap<String, [u8; 8]>>();
-    let (own, partner) = (map(own), map(partner));
-    let here = own.iter().find(|(path, value)| partner.get(*path) != Some(value)).map(|(path, _)| path);
-    let there = partner.keys().find(|path| !own.contains_key(*path));
-    match (here, there) {
-        (Some(here), Some(there)) if there < here => Some(Difference::OnlyThere(there.clone())),
-        (None, Some(there)) => Some(Difference::OnlyThere(there.clone())),
-        (Some(here), _) if partner.contains_key(here) => Some(Difference::Value(here.clone())),
-        (Some(here), _) => Some(Difference::OnlyHere(here.clone())),
-        (None, None) => None,
-    }
-}
 
 /// Collects entries below one prefix after the other.
 struct Collector(Vec<DigestEntry>);

@@ -23,7 +23,7 @@ mod reader;
 mod redundancy;
 mod settings;
 
-pub use digest::{Difference, DigestEntry, digest_sum, first_difference};
+pub use digest::DigestEntry;
 pub use finding::{Finding, Findings, Source};
 pub use key::fingerprint;
 pub use redundancy::Redundancy;

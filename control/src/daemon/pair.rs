@@ -196,17 +196,17 @@ impl<F: Fence> Daemon<F> {
     /// Which memory the data plane has: the one that the terms were granted to, or another.
     fn enter_memory(&mut self, session: &Session, incarnation: u64) -> Result<(), StateError> {
         self.node.heard_term(session.hello.term)?;
-        let resumes = self.node.resumes(incarnation);
-        // A new process with the memory that was kept here goes on with it, too.
-        let adopted = session.hello.hot_state == HotStateOrigin::Adopted && incarnation == 0;
-        if resumes || adopted {
+        if self.node.resumes(incarnation) {
             return Ok(());
         }
+        // A new process has forgotten what it sealed and which datagrams it has seen, even where it goes on with the
+        // memory that was kept here: a new incarnation, and keys under which nothing can be repeated to it.
+        let adopted = session.hello.hot_state == HotStateOrigin::Adopted;
         if let Some(pair) = &mut self.pair {
             pair.keys.clear();
             pair.partner.tell(Command::EpochsLost);
         }
-        self.node.new_incarnation(Memory::Lost)?;
+        self.node.new_incarnation(if adopted { Memory::Kept } else { Memory::Lost })?;
         Ok(())
     }
 
