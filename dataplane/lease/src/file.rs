@@ -13,6 +13,10 @@ pub type PublicKey = [u8; 32];
 pub const FILE_MAX: usize = 1024;
 /// Terms reserved ahead of need.
 const AHEAD: u64 = 16;
+/// A file that is new to a partner which knows terms of this pair: so far above them lie its own. Its former file may
+/// have taken terms that the partner never heard of, one for each start without memory and each takeover. No bound of
+/// that is known; only new keys of the static SAs make it certain.
+const UNHEARD: u64 = 1 << 11;
 /// Fewer terms left are an alarm.
 const ALARM: u64 = 4;
 
@@ -206,7 +210,8 @@ impl TermFile {
         }
         // The partner may be another machine, or the parity another one: nothing that is reserved now is
         // taken under the new pairing.
-        let taken = self.used().max(highest);
+        let lost = if self.partner.is_none() && highest > 0 { UNHEARD } else { 0 };
+        let taken = self.used().max(highest.saturating_add(lost));
         let file = TermFile { node, taken, partner: Some(*partner), ..self.clone() };
         file.refilled().map(Some)
     }

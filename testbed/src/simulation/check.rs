@@ -92,6 +92,7 @@ pub struct Checker {
     lost_strict: bool,
     lost: [bool; 2],
     patience: Time,
+    reunited: Time,
     newest: u64,
     moved: HashMap<u32, Time>,
     /// Now.
@@ -120,6 +121,7 @@ impl Checker {
             lost_strict: false,
             lost: [false; 2],
             patience,
+            reunited: 0,
             newest: 0,
             moved: HashMap::new(),
             now: 0,
@@ -159,7 +161,8 @@ impl Checker {
             return earlier.disk == self.disk[node];
         }
         let pair = match self.scope {
-            Scope::Pair => true,
+            // A round that began before the winner had heard the loser still belongs to the split.
+            Scope::Pair => began > self.reunited,
             Scope::Split => false,
             Scope::Reunited { winner, at } => node == winner && began > at,
         };
@@ -251,7 +254,7 @@ impl Checker {
             Scope::Split
                 if self.sight[by].active && !self.sight[loser].active && sealed > self.demoted[loser] =>
             {
-                self.scope = Scope::Reunited { winner: by, at: now };
+                (self.scope, self.reunited) = (Scope::Reunited { winner: by, at: now }, now);
                 if !unmerged {
                     self.merged();
                 }
