@@ -439,6 +439,10 @@ impl Node {
         let span = now.saturating_sub(heard).max(self.config.alone);
         let Self { sas, sender, .. } = self;
         for entry in sas.entries_mut() {
+            if !entry.basis {
+                // Never used: there is nothing to jump over.
+                continue;
+            }
             let rate = sender.rate(entry.sa.slot);
             let used = u128::from(rate) * 2 * u128::from(span) / 1_000_000_000;
             let by = (used.min(u128::from(tandem_lease::JUMP_MAX)) as u64)

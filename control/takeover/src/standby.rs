@@ -357,7 +357,10 @@ impl Node {
             }
         }
         if held > 0 {
-            self.history("held", format!("{held} SAs carry nothing: the partner held them, or never had them"));
+            self.history(
+                "held",
+                format!("{held} SAs carry nothing: the partner held them, or never had them"),
+            );
         }
     }
 

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 mod codec;
 
-pub use codec::{ENTRY, HEADER, OtherVersion, Read, encode_batch, read};
+pub use codec::{ENTRY, HEADER, OtherVersion, Read, content, encode_batch, read};
 
 /// What a node knows of the numbers of an SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -85,6 +85,7 @@ pub fn read(bytes: Option<&[u8]>, file_id: [u8; 16], used: bool) -> Result<Read,
             false => Ok(Read { numbers: Numbers::new(file_id), loss: None, torn: 0 }),
         };
     };
+    let bytes = content(bytes);
     let Some(header) = Header::read(bytes)? else { return lost(Loss::Damaged, Vec::new()) };
     let log = Log::read(&bytes[HEADER..], &header);
     if log.damaged {
@@ -104,6 +105,16 @@ pub fn read(bytes: Option<&[u8]>, file_id: [u8; 16], used: bool) -> Result<Read,
     }
     let torn = bytes.len() - HEADER - log.good * ENTRY;
     Ok(Read { numbers, loss: header.lost.then_some(Loss::Unsettled), torn })
+}
+
+/// The octets of a file without the zeros behind its last entry: room for entries to come may be there already, so
+/// that a write changes nothing but its own octets on the disk. No entry is all zeros, because of its checksum.
+#[must_use]
+pub fn content(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|octet| *octet != 0).map_or(0, |last| last + 1);
+    let entries = end.saturating_sub(HEADER).div_ceil(ENTRY);
+    let end = if end <= HEADER { HEADER } else { HEADER + entries * ENTRY };
+    &bytes[..end.min(bytes.len())]
 }
 
 struct Header {
