@@ -85,7 +85,7 @@ fn held(member: &Member) -> Vec<String> {
     let name = |key: &tandem_takeover::SaKey| {
         let way = if key.way == Way::In { "inbound" } else { "outbound" };
         format!(
-            "{way} {:#010x}: its numbers are not known; give it a new key, or let the partner tell them",
+            "{way} {:#010x}: held, because its numbers are not known well enough; the partner or a new key ends that",
             key.spi
         )
     };
