@@ -25,11 +25,12 @@ pub fn settle() -> Settled {
 
 impl Settled {
     /// The stamp of the changes that were settled: every record of a version above it, opened on `version` by
-    /// [`open_version`], holds them.
+    /// [`open_version`], holds them. To be taken before the slots are marked: the marks must lead to such a record.
     #[inline]
     #[must_use]
     pub fn stamp(&self, version: &AtomicU64) -> u64 {
-        version.load(Ordering::Relaxed)
+        // Whoever sees a version sees too that the marks before it were drained, and sets its own anew.
+        version.load(Ordering::Acquire)
     }
 }
 

@@ -102,11 +102,13 @@ impl<'r> Round<'r> {
             return;
         }
         let settled = settle();
+        // Before the marks: a record that they lead to is of a later version then. Taken after them it could be the
+        // version of that very record, and nothing would lead to another one.
+        let stamp = settled.stamp(&self.shared.hot.header().version);
         self.shared.mark(&self.shared.inbound_marks, &slots, &settled);
         if waits.is_empty() {
             return;
         }
-        let stamp = settled.stamp(&self.shared.hot.header().version);
         self.io.counts.add(Counter::ParkedTotal, waits.len() as u64);
         for parked in waits {
             if let Err(frame) = self.parking.park(Parked { stamp, ..parked }) {
