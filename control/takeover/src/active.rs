@@ -384,7 +384,7 @@ impl Node {
         }
         self.sender.void_version();
         self.stand(Standing::Strict { incarnation, version });
-        self.lone_state = false;
+        self.set_lone(false, memory);
         self.heartbeat_due = 0;
         // The other node may have been active for a moment that this one never heard of (F29).
         self.actions.push_back(Action::Announce);
@@ -419,7 +419,7 @@ impl Node {
         self.leave = false;
         self.switch_over = false;
         self.stand(Standing::Alone);
-        self.lone_state = true;
+        self.set_lone(true, memory);
         self.actions.push_back(Action::Announce);
         if matches!(before, Standing::Strict { .. }) {
             self.counts.went_alone += 1;

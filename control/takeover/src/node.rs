@@ -154,8 +154,11 @@ impl Node {
         let word = header.handling.load(Ordering::Acquire);
         self.generation = Handling::generation(word);
         self.least_term = header.term.load(Ordering::Acquire);
+        self.lone_state = header.lone.load(Ordering::Acquire) != 0;
+        if self.lone_state {
+            self.own_reign = header.term.load(Ordering::Acquire);
+        }
         if header.role.load(Ordering::Acquire) == ROLE_ACTIVE {
-            self.lone_state = Handling::of_word(word) != Handling::Strict;
             self.own_reign = header.term.load(Ordering::Acquire);
             self.reign = self.own_reign;
             if self.config.partner {
@@ -210,7 +213,7 @@ impl Node {
                 }
             }
             Input::Remove(key) => {
-                self.sas.remove(&key);
+                self.sas.remove(&key, memory.hot);
                 self.sender.remove(key);
             }
             Input::Sight(sight) => self.sight = sight,
@@ -329,13 +332,16 @@ impl Node {
         let number = known.and_then(|(slot, _)| tandem_lease::merge(record, slot, memory.hot));
         let may_answer = self.may_answer() || mutant::is(Mutant::RoleBeforeMerge);
         let Some(number) = number else {
-            self.counts.unknown += 1;
+            // One that was removed here carries nothing here any more, and its numbers stay with its key (F19).
+            let tombstone =
+                self.sas.tombstone(&record.key).filter(|_| !mutant::is(Mutant::TombstoneForgotten));
+            let verdict = match tombstone.and_then(|slot| tandem_lease::merge(record, slot, memory.hot)) {
+                Some(_) => Verdict::Merged,
+                None => Verdict::Unknown,
+            };
+            self.counts.unknown += u64::from(verdict == Verdict::Unknown);
             if may_answer {
-                self.answers.push_back(Acknowledgement {
-                    key: record.key,
-                    version,
-                    verdict: Verdict::Unknown,
-                });
+                self.answers.push_back(Acknowledgement { key: record.key, version, verdict });
             }
             return;
         };
@@ -568,6 +574,12 @@ impl Node {
             segment.up && (!segment.has_witness || answered)
         };
         mutant::is(Mutant::NoWitness) || self.sight.segments.iter().all(shows)
+    }
+
+    /// What this node does from now on, the partner knows, or does not (F28). It outlives the process.
+    pub(crate) fn set_lone(&mut self, lone: bool, memory: Memory<'_>) {
+        self.lone_state = lone;
+        memory.hot.header().lone.store(u64::from(lone), Ordering::Release);
     }
 
     /// Has all witnesses asked, once in a while.

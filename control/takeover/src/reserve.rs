@@ -46,6 +46,9 @@ pub(crate) struct Sas {
     by_slot: [BTreeMap<u32, SaKey>; 2],
     /// SAs of which this incarnation has merged a record; they may be removed and installed again meanwhile.
     pub recorded: BTreeSet<SaKey>,
+    /// SAs that were removed, their slots and limits: records of them are still taken (F19), and a key that comes back
+    /// goes on.
+    removed: BTreeMap<SaKey, (u32, u64)>,
     /// SAs that want a reservation.
     queue: VecDeque<SaKey>,
     writing: Option<(u64, Vec<(SaKey, u64)>)>,
@@ -67,9 +70,12 @@ impl Sas {
 
     /// An SA was installed. Its hot state is made ready for what is known of its numbers.
     pub fn install(&mut self, sa: Sa, hot: &HotState, now: Nanos) {
-        self.remove(&sa.key);
+        self.forget(&sa.key);
         let slot = sa.slot;
         let mut limit = read_limit(&sa, hot);
+        if let Some((_, before)) = self.removed.remove(&sa.key).filter(|(before, _)| *before == slot) {
+            limit = before;
+        }
         // Known, and no number of it may be used: it was held before.
         let was_held = sa.known == Known::Memory && limit == 0;
         match sa.known {
@@ -105,11 +111,25 @@ impl Sas {
         self.check(sa.key, hot, now);
     }
 
-    /// An SA was removed.
-    pub fn remove(&mut self, key: &SaKey) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.by_slot[key.way as usize].remove(&entry.sa.slot);
+    /// An SA was removed. Frames of it that are parked would wait for ever, and all others behind them: with no number
+    /// left to deliver, the workers drop them.
+    pub fn remove(&mut self, key: &SaKey, hot: &HotState) {
+        if let Some(mut entry) = self.forget(key) {
+            let limit = if entry.held { 0 } else { entry.limit };
+            self.removed.insert(*key, (entry.sa.slot, limit));
+            entry.hold(hot);
         }
+    }
+
+    fn forget(&mut self, key: &SaKey) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.by_slot[key.way as usize].remove(&entry.sa.slot);
+        Some(entry)
+    }
+
+    /// Slot of an SA that was removed here, and that the partner may not have removed yet.
+    pub fn tombstone(&self, key: &SaKey) -> Option<u32> {
+        self.removed.get(key).map(|(slot, _)| *slot)
     }
 
     /// The SA of a slot has moved.

@@ -184,7 +184,7 @@ impl Node {
             }
         }
         self.seal();
-        self.finish_losing();
+        self.finish_losing(memory);
         if self.partner.active_silence >= self.config.takeover / 2 && self.partner.heard {
             self.probe(now);
         }
@@ -196,14 +196,14 @@ impl Node {
         matches!(&self.role, Role::Standby(standby) if standby.sealed.is_some() || standby.seal_wanted.is_some())
     }
 
-    fn finish_losing(&mut self) {
+    fn finish_losing(&mut self, memory: Memory<'_>) {
         let done =
             self.sender.unclean() == 0 || mutant::is(Mutant::FinalOnce) && !self.sender.has_something();
         let left = self.leaving.is_none();
         let Some(standby) = self.standby_mut() else { return };
         if standby.unmerged && done && left {
             standby.unmerged = false;
-            self.lone_state = false;
+            self.set_lone(false, memory);
             self.heartbeat_due = 0;
             self.history("merged", "the active node has this node's final state");
         }
@@ -313,7 +313,7 @@ impl Node {
         self.own_reign = term;
         self.role = Role::Active(Active::new(term, now, 0));
         self.took_over_fresh = Some(fresh);
-        self.lone_state = true;
+        self.set_lone(true, memory);
         self.warm = true;
         self.switch_over = false;
         let header = memory.hot.header();

@@ -50,7 +50,9 @@ pub struct HotHeader {
     /// How the active node handles traffic (F18): a [`Handling`], with a generation that tells one order from
     /// the next. Workers read it once a round and echo what they have worked by.
     pub handling: AtomicU64,
-    reserved: [AtomicU64; 2],
+    /// Not 0: this node acted alone, and its partner does not know all that it did (F28).
+    pub lone: AtomicU64,
+    reserved: AtomicU64,
     /// First number of the next unused block of IV counters of this node (F4). Workers and control take blocks by
     /// an atomic add. On its own line: it is the one word here that workers write.
     pub node_counter: AtomicU64,

@@ -363,3 +363,101 @@ impl Checker {
         self.lost_strict = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACKET: Esp = Esp { spi: 0x1000, sequence: 7 };
+
+    fn active(term: u64, alone: bool) -> Sight {
+        Sight { running: true, active: true, alone, strict: !alone, term }
+    }
+
+    fn standby() -> Sight {
+        Sight { running: true, ..Sight::default() }
+    }
+
+    /// Node 0 is active and strict, node 1 its standby.
+    fn pair() -> Checker {
+        let mut check = Checker::new(100);
+        check.see(1, [active(2, true), standby()], [false; 2]);
+        check.see(2, [active(2, false), standby()], [false; 2]);
+        check
+    }
+
+    #[test]
+    fn a_packet_delivered_by_both_nodes_across_a_fresh_takeover_breaks_g2() {
+        let mut check = pair();
+        check.deliver(0, PACKET, 3);
+        check.see(4, [Sight::default(), active(3, true)], [false, true]);
+        check.deliver(1, PACKET, 5);
+        assert!(check.broken.is_some_and(|broken| broken.starts_with("G2")));
+    }
+
+    #[test]
+    fn a_stale_takeover_ends_what_the_pair_promises_but_not_what_a_node_does() {
+        let mut check = pair();
+        check.deliver(0, PACKET, 3);
+        check.see(4, [Sight::default(), active(3, true)], [false, false]);
+        check.deliver(1, PACKET, 5);
+        assert_eq!(check.broken, None);
+        check.deliver(1, PACKET, 6);
+        assert!(check.broken.is_some_and(|broken| broken.starts_with("G2")));
+    }
+
+    #[test]
+    fn after_a_split_the_winner_answers_for_both_once_it_has_heard_the_loser() {
+        let mut check = pair();
+        check.see(3, [active(2, true), active(3, true)], [false, false]);
+        check.deliver(0, PACKET, 4);
+        check.deliver(1, PACKET, 4);
+        assert_eq!((check.scope(), check.broken.as_deref()), ("each node", None));
+        let other = Esp { sequence: 8, ..PACKET };
+        check.deliver(0, other, 5);
+        check.see(6, [standby(), active(3, true)], [false, false]);
+        check.heard(1, 7, true, 8);
+        check.deliver(1, other, 9);
+        assert!(check.broken.is_some_and(|broken| broken.starts_with("G2")));
+    }
+
+    #[test]
+    fn numbers_of_a_later_term_below_those_of_an_earlier_one_break_g3() {
+        for (numbers, holds) in [(11..12, true), (5..6, false), (10..12, false)] {
+            let mut check = pair();
+            check.send(0, 0x1001, &(6..11), 2, 3);
+            check.see(4, [Sight::default(), active(3, true)], [false, true]);
+            check.send(1, 0x1001, &numbers, 3, 5);
+            assert_eq!(check.broken.is_none(), holds, "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn a_delivery_in_a_round_that_began_after_the_demotion_breaks_f27() {
+        let mut check = pair();
+        check.see(5, [standby(), active(3, true)], [false, true]);
+        check.deliver(0, PACKET, 4);
+        assert_eq!(check.broken, None);
+        check.deliver(0, Esp { sequence: 9, ..PACKET }, 6);
+        assert!(check.broken.is_some_and(|broken| broken.starts_with("F27")));
+    }
+
+    #[test]
+    fn a_fresh_takeover_from_a_node_that_is_alone_breaks_f21() {
+        let mut check = pair();
+        check.see(3, [active(2, true), standby()], [false; 2]);
+        check.see(4, [active(2, true), active(3, true)], [false, true]);
+        assert!(check.broken.is_some_and(|broken| broken.starts_with("F21")));
+    }
+
+    #[test]
+    fn a_sealing_counter_that_does_not_grow_breaks_f6() {
+        let mut check = pair();
+        check.envelope(0, 1, 0, 5);
+        check.envelope(1, 1, 0, 5);
+        check.envelope(0, 2, 0, 0);
+        assert_eq!(check.broken, None);
+        check.envelope(0, 1, 0, 5);
+        assert!(check.broken.is_some_and(|broken| broken.starts_with("F6")));
+    }
+}

@@ -138,7 +138,7 @@ impl World {
         let grant = Input::Grant {
             taken: file.taken().saturating_sub(reused),
             reserved: file.reserved(),
-            reign: file.reign(),
+            reign: file.reign().saturating_sub(reused),
             incarnation: file.incarnation(),
             eligible: file.eligible(Some(&[1 - node as u8; 32]), file.node),
         };
@@ -147,7 +147,8 @@ impl World {
         self.input(node, grant);
         let Some(control) = &mut self.nodes[node].control else { return };
         let up = std::mem::take(&mut control.up_after_write);
-        let news = control.session.is_some() && std::mem::replace(&mut control.told, incarnation) != incarnation;
+        let news =
+            control.session.is_some() && std::mem::replace(&mut control.told, incarnation) != incarnation;
         if up {
             self.session_up(node);
         }

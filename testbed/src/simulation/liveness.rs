@@ -128,8 +128,9 @@ impl World {
             }
         }
         let states = [0, 1].map(|node| {
-            super::pair::status(&self.nodes[node], self.now)
-                .map_or("down".to_owned(), |status| format!("{} ({})", status.state, status.not_promised.join("; ")))
+            super::pair::status(&self.nodes[node], self.now).map_or("down".to_owned(), |status| {
+                format!("{} ({})", status.state, status.not_promised.join("; "))
+            })
         });
         let state = states.join(", ");
         self.check.fail(format!(
@@ -195,5 +196,24 @@ impl World {
             self.check.fail("L: killing the active node of a healthy pair gave a stale takeover".to_owned());
         }
         self.flows("after the takeover").then_some(1 - active)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_replays_exactly() {
+        for seed in 0..20 {
+            let (first, second) = (run(seed, true), run(seed, true));
+            assert!(first.story.len() > 100, "seed {seed} tells too little");
+            assert_eq!(first.story, second.story, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn half_of_the_seeds_start_with_one_node() {
+        assert_eq!((0..10).filter(|seed| run(*seed, false).started_alone).count(), 5);
     }
 }

@@ -203,7 +203,8 @@ pub fn bind(hot: &HotState, key: &SaKey, start: u32) -> Option<(u32, bool)> {
 /// Does a slot hold a number, or a limit for one?
 #[must_use]
 pub fn touched(hot: &HotState, key: &SaKey, slot: u32) -> bool {
-    let any = |one: &AtomicU64, two: &AtomicU64| one.load(Ordering::Acquire) | two.load(Ordering::Acquire) != 0;
+    let any =
+        |one: &AtomicU64, two: &AtomicU64| one.load(Ordering::Acquire) | two.load(Ordering::Acquire) != 0;
     match key.way {
         Way::In => hot.inbound(slot).is_some_and(|state| any(&state.top, &state.limit)),
         Way::Out => hot.outbound(slot).is_some_and(|state| any(&state.next, &state.limit)),

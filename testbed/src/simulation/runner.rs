@@ -170,7 +170,10 @@ fn tell_failures(sums: &Sums) {
     let mut kinds: BTreeMap<String, Vec<&(u64, String)>> = BTreeMap::new();
     for failed in &sums.failed {
         // What follows the first words are numbers of packets and nodes.
-        kinds.entry(failed.1.chars().filter(|c| !c.is_ascii_digit()).take(30).collect()).or_default().push(failed);
+        kinds
+            .entry(failed.1.chars().filter(|c| !c.is_ascii_digit()).take(30).collect())
+            .or_default()
+            .push(failed);
     }
     for list in kinds.values() {
         line(format_args!("  {} seeds:", list.len()));

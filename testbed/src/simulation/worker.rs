@@ -119,6 +119,7 @@ impl Worker {
             || self.seen != header.handling.load(Ordering::Acquire)
             || self.parked.front().is_some_and(|head| {
                 header.role.load(Ordering::Acquire) != ROLE_ACTIVE
+                    || is_held(hot, head)
                     || releasable(hot, head, Handling::of_word(header.handling.load(Ordering::Acquire)))
             })
     }
@@ -252,6 +253,11 @@ impl Worker {
         }
         let demoted = !self.active && mutant::is(Mutant::DeliverAfterDemotion);
         while let Some(head) = self.parked.front() {
+            if is_held(hot, head) {
+                out.push(Effect::Dropped("parked-sa-held"));
+                self.parked.pop_front();
+                continue;
+            }
             if !demoted && !releasable(hot, head, handling) {
                 break;
             }
@@ -259,6 +265,11 @@ impl Worker {
             self.parked.pop_front();
         }
     }
+}
+
+/// No number of the SA may be delivered: what is parked of it would block all others.
+fn is_held(hot: &HotState, head: &Parked) -> bool {
+    hot.inbound(head.slot).is_none_or(|state| state.limit.load(Ordering::Acquire) == 0)
 }
 
 fn releasable(hot: &HotState, head: &Parked, handling: Handling) -> bool {
