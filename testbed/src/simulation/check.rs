@@ -146,6 +146,12 @@ impl Checker {
         self.moved.get(&spi).copied().unwrap_or(0)
     }
 
+    /// Who was active when last seen.
+    #[must_use]
+    pub fn active(&self) -> [bool; 2] {
+        self.sight.map(|sight| sight.active)
+    }
+
     /// A rule is broken.
     pub fn fail(&mut self, text: String) {
         self.broken.get_or_insert(text);

@@ -32,6 +32,10 @@ pub enum Fault {
     Die(usize, Death),
     /// A death after so many steps of the node.
     DieAfter(usize, u32, Death),
+    /// A death so many steps after the active node begins to handle strictly for a joining standby.
+    DieAtJoin(u32, Death),
+    /// The partner's messages stop arriving at a node; later, just about when it goes alone, its own ones too.
+    Fade(usize, Time),
     /// A node stands still: suspended, or starved.
     Pause(usize, Time),
     /// Its pair thread alone.
@@ -82,10 +86,12 @@ pub fn plan(rng: &mut Rng, from: Time, to: Time) -> Vec<(Time, Fault)> {
         };
         let fault = match rng.below(100) {
             0..=14 => Fault::Die(node, death(rng, &mut disk)),
-            15..=39 => Fault::DieAfter(node, rng.below(60) as u32, death(rng, &mut disk)),
+            15..=24 => Fault::DieAtJoin(rng.below(40) as u32, death(rng, &mut disk)),
+            25..=39 => Fault::DieAfter(node, rng.below(60) as u32, death(rng, &mut disk)),
             40..=47 => Fault::Pause(node, long(rng)),
-            48..=52 => Fault::Deaf(node, long(rng)),
-            53..=58 => Fault::Cut(rng.below(PATHS as u64) as usize, node, long(rng)),
+            48..=50 => Fault::Deaf(node, long(rng)),
+            51..=53 => Fault::Fade(node, rng.between(20, 45) * MS),
+            54..=58 => Fault::Cut(rng.below(PATHS as u64) as usize, node, long(rng)),
             59..=73 => Fault::Partition(rng.chance(300).then_some(node), long(rng)),
             74..=80 => Fault::Link(rng.below(2) as usize, node, long(rng)),
             81..=83 => Fault::Witness(rng.below(2) as usize, long(rng)),
@@ -101,6 +107,13 @@ pub fn plan(rng: &mut Rng, from: Time, to: Time) -> Vec<(Time, Fault)> {
 }
 
 impl World {
+    /// The active node handles strictly for a joining standby.
+    pub fn joins(&mut self, node: usize) {
+        if let Some((steps, death)) = self.crash_at_join.take() {
+            self.crash = Some(Crash { node, steps, death });
+        }
+    }
+
     /// A node has made a step, after which it may die. False if its data plane is gone.
     pub fn step(&mut self, node: usize) -> bool {
         if let Some(crash) = &mut self.crash
@@ -162,6 +175,13 @@ impl World {
         match fault {
             Fault::Die(node, death) => self.die(node, death),
             Fault::DieAfter(node, steps, death) => self.crash = Some(Crash { node, steps, death }),
+            Fault::DieAtJoin(steps, death) => self.crash_at_join = Some((steps, death)),
+            Fault::Fade(node, after) => {
+                for path in 0..PATHS {
+                    self.net.cut(path, 1 - node, now + after + 40 * MS);
+                }
+                self.queue.put(now + after, Event::Fault(Fault::Partition(None, 40 * MS)));
+            }
             Fault::Pause(node, long) => self.nodes[node].paused_until = now + long,
             Fault::Deaf(node, long) => self.nodes[node].deaf_until = now + long,
             Fault::Cut(path, from, long) => self.net.cut(path, from, now + long),
@@ -172,8 +192,8 @@ impl World {
                     }
                 }
             }
-            Fault::Link(segment, node, long) => self.net.pull(segment, node, now + long),
-            Fault::Witness(segment, long) => self.net.silence(segment, now + long),
+            Fault::Link(segment, node, long) => self.net.pull(segment, node, now, now + long),
+            Fault::Witness(segment, long) => self.net.silence(segment, now, now + long),
             Fault::SwitchOver(node) => self.input(node, Input::SwitchOver),
             Fault::Reload(node, which) => {
                 let those: Vec<usize> = (0..self.definitions.len())
@@ -237,7 +257,7 @@ impl World {
         self.story
             .tell(self.now, "world", || format!("heals; {loss} of 1000 datagrams are lost from now on"));
         self.rough = false;
-        self.crash = None;
+        (self.crash, self.crash_at_join) = (None, None);
         self.net.heal(loss);
         for node in 0..2 {
             self.nodes[node].paused_until = self.nodes[node].paused_until.min(self.now);

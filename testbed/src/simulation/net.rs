@@ -55,6 +55,9 @@ pub struct Net {
     link_down_until: [[Time; 2]; 2],
     /// By segment: the witness is silent until then.
     witness_down_until: [Time; 2],
+    /// When each of them went.
+    link_down_since: [[Time; 2]; 2],
+    witness_down_since: [Time; 2],
     /// Paths in use.
     pub paths: usize,
 }
@@ -72,7 +75,14 @@ impl Net {
         };
         let lanes = std::array::from_fn(|_| std::array::from_fn(|_| lane()));
         let paths = rng.between(1, PATHS as u64) as usize;
-        Self { lanes, link_down_until: [[0; 2]; 2], witness_down_until: [0; 2], paths }
+        Self {
+            lanes,
+            link_down_until: [[0; 2]; 2],
+            witness_down_until: [0; 2],
+            link_down_since: [[0; 2]; 2],
+            witness_down_since: [0; 2],
+            paths,
+        }
     }
 
     /// The segment that a path lies on; the sync link has its own wire.
@@ -118,13 +128,27 @@ impl Net {
         self.link_down_until[segment][node] <= now
     }
 
+    /// Since when a node has seen no witness of a segment; `None`: it sees it.
+    #[must_use]
+    pub fn dark_since(&self, segment: usize, node: usize, now: Time) -> Option<Time> {
+        let link = (!self.link(segment, node, now)).then_some(self.link_down_since[segment][node]);
+        let witness = (self.witness_down_until[segment] > now).then_some(self.witness_down_since[segment]);
+        link.into_iter().chain(witness).min()
+    }
+
     /// Takes the carrier away.
-    pub fn pull(&mut self, segment: usize, node: usize, until: Time) {
+    pub fn pull(&mut self, segment: usize, node: usize, now: Time, until: Time) {
+        if self.link(segment, node, now) {
+            self.link_down_since[segment][node] = now;
+        }
         self.link_down_until[segment][node] = until;
     }
 
     /// Silences the witness of a segment.
-    pub fn silence(&mut self, segment: usize, until: Time) {
+    pub fn silence(&mut self, segment: usize, now: Time, until: Time) {
+        if self.witness_down_until[segment] <= now {
+            self.witness_down_since[segment] = now;
+        }
         self.witness_down_until[segment] = until;
     }
 

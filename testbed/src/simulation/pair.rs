@@ -224,6 +224,7 @@ impl World {
         if !data.keys.open(datagram) {
             return true;
         }
+        self.last_heard[node] = self.now;
         let path = datagram.path as u8;
         let mut malformed = false;
         self.with_machine(node, |machine, memory| {
@@ -287,6 +288,9 @@ impl World {
             Action::Handling { word } => {
                 if let Some(data) = &mut self.nodes[node].data {
                     data.wanted = Some(word);
+                }
+                if Handling::of_word(word) == Handling::Strict {
+                    self.joins(node);
                 }
                 self.wake_workers(node);
             }
@@ -467,7 +471,7 @@ impl World {
             return;
         }
         if more {
-            let long = if self.rng.chance(20) { 3 * MS } else { 30 * US };
+            let long = if self.rng.chance(30) { 5 * MS } else { 30 * US };
             let after = US + self.rng.below(long);
             self.wake_worker(node, number, now + after);
         }

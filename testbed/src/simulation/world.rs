@@ -4,7 +4,7 @@ use super::attacker::Attacker;
 use super::check::{Checker, Sight};
 use super::control::Session;
 use super::disk::Disk;
-use super::faults::{Crash, Fault};
+use super::faults::{Crash, Death, Fault};
 use super::net::{Datagram, Net};
 use super::node::{Clock, Host, SaDefinition};
 use super::peer::Peer;
@@ -91,6 +91,10 @@ pub struct World {
     pub definitions: Vec<SaDefinition>,
     /// A crash after so many steps of a node.
     pub crash: Option<Crash>,
+    /// One that waits for the next join.
+    pub crash_at_join: Option<(u32, Death)>,
+    /// When each node last took in a message of the other.
+    pub last_heard: [Time; 2],
     /// Node that announced the virtual address last.
     pub virtual_at: Option<usize>,
     /// What each node said of its last takeover.
@@ -154,6 +158,8 @@ impl World {
             epochs: 0,
             definitions,
             crash: None,
+            crash_at_join: None,
+            last_heard: [0; 2],
             virtual_at: None,
             claims: [false; 2],
             rough: true,
@@ -330,10 +336,14 @@ impl World {
     pub fn observe(&mut self) {
         let sight = std::array::from_fn(|node| self.sight(node));
         let before = self.check.counts;
+        let were = self.check.active();
         self.check.see(self.now, sight, self.claims);
         let after = self.check.counts;
         if after.fresh + after.stale > before.fresh + before.stale {
             self.attack_soon();
+        }
+        if after.fresh + after.stale > before.fresh + before.stale {
+            self.check_witness(were);
         }
         if after.fresh > before.fresh {
             self.check_content();
@@ -342,6 +352,26 @@ impl World {
             self.story.tell(self.now, "check", || {
                 "both are active without a path: each answers for itself".to_owned()
             });
+        }
+    }
+
+    /// A node that hears its partner on no path takes over only where each segment has shown its witness since (F25).
+    fn check_witness(&mut self, were: [bool; 2]) {
+        for node in 0..2 {
+            if were[node] || !self.active(node) {
+                continue;
+            }
+            let heard = self.last_heard[node];
+            let silent = heard != 0 && self.now > heard + 9 * MS;
+            let dark = |segment: usize| {
+                self.net.dark_since(segment, node, self.now).is_some_and(|since| since < heard)
+            };
+            if let Some(segment) = (0..2).find(|segment| silent && dark(*segment)) {
+                let name = ["inside", "outside"][segment];
+                self.check.fail(format!(
+                    "F25: node {node} took over, heard nobody, and saw no witness on the {name}"
+                ));
+            }
         }
     }
 
