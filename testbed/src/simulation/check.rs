@@ -286,6 +286,11 @@ impl Checker {
         self.scope = Scope::Pair;
     }
 
+    /// A winner said that it goes on without the loser's state.
+    pub fn gave_up(&mut self) {
+        self.new_era();
+    }
+
     /// A node lost its memory.
     pub fn lost_memory(&mut self, node: usize) {
         if self.scope != Scope::Pair {

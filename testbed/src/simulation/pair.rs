@@ -326,6 +326,8 @@ impl World {
                 let after = self.rng.between(20 * US, 300 * US);
                 self.queue.put(now + after, Event::ToControl { node, life, action });
             }
+            // The winner goes on without the loser's state, and says so (F28).
+            Action::History { step: "unmerged", .. } if self.active(node) => self.check.gave_up(),
             Action::History { .. } => {}
         }
     }
