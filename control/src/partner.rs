@@ -58,6 +58,8 @@ pub enum Command {
     Reserved(SessionId),
     /// The configuration has changed.
     Digest(Digest),
+    /// The data plane has heard this incarnation of the partner.
+    Heard(u64),
     /// This node is active in this reign, or not.
     Source(Option<u64>),
     /// All SAs that the stream is to bring.

@@ -36,6 +36,8 @@ pub struct NodeState {
     unnoted: u64,
     /// Highest incarnation that somebody has seen of this node.
     seen_incarnation: u64,
+    /// The partner was told the present incarnation.
+    told: bool,
     /// The incarnation of the file is not the data plane's: it has ended, or was never this memory's.
     incarnation_over: bool,
 }
@@ -184,6 +186,7 @@ impl NodeState {
             unwritten: 0,
             unnoted: 0,
             seen_incarnation: 0,
+            told: false,
             incarnation_over: false,
         })
     }
@@ -296,6 +299,7 @@ impl NodeState {
         // A new incarnation for lost memory and the end of the terms reserved before are one write: whoever has
         // this incarnation took no term of another memory.
         let resumes = incarnation != 0 && incarnation == self.terms.incarnation();
+        self.told |= resumes;
         self.opened |= resumes && self.terms.is_open();
         resumes
     }
@@ -305,6 +309,14 @@ impl NodeState {
     pub fn seen_incarnation(&mut self, incarnation: u64) {
         self.seen_incarnation = self.seen_incarnation.max(incarnation);
         self.incarnation_over |= incarnation > self.terms.incarnation();
+    }
+
+    /// The partner says at the start of a session that it has seen this incarnation of this node. One that was never
+    /// told to it is of another memory, too, if it has seen it already.
+    pub fn partner_has_seen(&mut self, incarnation: u64) {
+        self.incarnation_over |= incarnation == self.terms.incarnation() && !self.told;
+        self.seen_incarnation(incarnation);
+        self.told = !self.incarnation_over;
     }
 
     /// A new incarnation of this node's memory; on disk when this returns. At each start of a data plane without
@@ -324,6 +336,8 @@ impl NodeState {
         }
         self.write(next)?;
         self.incarnation_over = false;
+        // Within a session the partner is told at once; a session that begins asks first.
+        self.told = memory == Memory::Kept && self.told;
         self.opened = true;
         self.unused = None;
         Ok(incarnation)

@@ -218,6 +218,10 @@ impl<F: Fence> Daemon<F> {
         session.hello.role = if active { Role::Active } else { Role::Standby };
         session.hello.term = status.term;
         pair.partner.tell(Command::Source(active.then_some(status.term)));
+        // What an earlier control process was told, the data plane may still have heard.
+        if let Some(heard) = &status.heard {
+            pair.partner.tell(Command::Heard(heard.incarnation));
+        }
         for key in pair.keys.clone() {
             session.epoch(key).await?;
         }
@@ -377,7 +381,7 @@ impl<F: Fence> Daemon<F> {
     /// The partner has said its terms: above them on disk, before anything else is made of it (F1, F2).
     fn paired(&mut self, id: SessionId, hello: &Hello) -> Result<(), StateError> {
         let Some(pair) = &self.pair else { return Ok(()) };
-        self.node.seen_incarnation(hello.incarnation_seen);
+        self.node.partner_has_seen(hello.incarnation_seen);
         let reserved = self
             .node
             .pair(&pair.key, hello.highest)

@@ -384,6 +384,9 @@ impl Driver {
                     self.turn.start_again(lead(&self.local));
                 }
             }
+            Command::Heard(incarnation) => {
+                local.incarnation_seen = local.incarnation_seen.max(incarnation);
+            }
             Command::Source(source) => {
                 local.source = source;
                 if source.is_none() {

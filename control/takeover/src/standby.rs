@@ -370,7 +370,9 @@ impl Node {
         let Self { sas, sender, .. } = self;
         for entry in sas.entries_mut() {
             let nothing_to_jump_from = !entry.basis && partner_reigned_last;
-            if entry.held || entry.stale() == Stale::Hold || nothing_to_jump_from {
+            // A key that no node ever used has nothing that could be stale.
+            let may_be_stale = entry.stale() == Stale::Hold && entry.basis;
+            if entry.held || may_be_stale || nothing_to_jump_from {
                 entry.hold(memory.hot);
                 sender.remove(entry.sa.key);
                 held += 1;

@@ -209,7 +209,8 @@ fn lost_memory_makes_a_new_incarnation_and_a_new_key() {
         wait("up with a new key", || {
             is_up(&a) && is_up(&b) && a.data_plane.books().epochs.last().is_some_and(|key| key.number > epoch)
         });
-        assert_eq!(incarnation(&b), before + 1);
+        // One more where the partner had heard of it by a session that did not last.
+        assert!(incarnation(&b) > before);
         // What the earlier memory could have taken counts as used.
         assert!(b.data_plane.books().grants.last().unwrap().taken >= granted.reserved);
     });

@@ -11,6 +11,7 @@ use crossbeam::channel::Sender;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tandem_api::counters::Counter;
 use tandem_api::dataplane::{Reply, StaleAction};
 use tandem_api::pair::{PATHS_MAX, PairSettings};
@@ -148,6 +149,16 @@ impl Core {
         }
     }
 
+    /// Did a machine ever manage the numbers in this slot?
+    fn is_touched(&self, key: &SaKey, slot: u32) -> bool {
+        let hot = &self.shared.hot;
+        let words = match key.way {
+            Way::In => hot.inbound(slot).map(|sa| [&sa.limit, &sa.top]),
+            Way::Out => hot.outbound(slot).map(|sa| [&sa.limit, &sa.next]),
+        };
+        words.is_some_and(|words| words.iter().any(|word| word.load(Ordering::Acquire) != 0))
+    }
+
     /// An SA that was installed, as the machine takes it.
     ///
     /// # Errors
@@ -155,7 +166,8 @@ impl Core {
     pub(super) fn sa(&self, installed: &InstalledSa) -> anyhow::Result<Sa> {
         let pair = self.pair.as_ref().context(NOT_SET)?;
         let key = key(&installed.place);
-        let known = if installed.resumed {
+        // A process may have died after it bound the slot and before the numbers of the file were put into it.
+        let known = if installed.resumed && self.is_touched(&key, installed.place.slot) {
             Known::Memory
         } else {
             match pair.numbers.lookup(&key) {
