@@ -14,6 +14,7 @@ mod ipsec_mb;
 pub mod memory;
 pub mod pin;
 pub mod quiet;
+pub mod replication;
 pub mod secgw;
 pub mod takeover;
 pub mod tsc;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use tandem_benches::{aead, memory, secgw, takeover, veth};
+use tandem_benches::{aead, memory, replication, secgw, takeover, veth};
 use tandem_testbed::lab::registry;
 use tandem_testbed::report::Report;
 
@@ -55,6 +55,11 @@ const BENCHMARKS: &[Benchmark] = &[
         name: "takeover",
         about: "outage of the sites when the active node of a pair loses its power",
         run: takeover::run,
+    },
+    Benchmark {
+        name: "replication",
+        about: "lag of the standby, and what it costs that it knows everything first",
+        run: replication::run,
     },
 ];
 

@@ -22,6 +22,6 @@ pub fn run(full: bool) -> Result<Report> {
     // Nothing is recorded: the captures have their scenario, and would take CPU from what is measured.
     let mut sites = PairSites::up(&mut run, false)?;
     let takeovers = kills_of(&mut run, &mut sites, if full { 20 } else { 5 }, false)?;
-    outage_figures(&mut run.report, &takeovers);
+    outage_figures(&mut run, &takeovers);
     Ok(run.report)
 }

@@ -160,6 +160,12 @@ impl Gateway {
         &self.worker.shared
     }
 
+    /// What all share, for another thread that does the pair thread's part.
+    #[must_use]
+    pub fn share(&self) -> Arc<Shared> {
+        Arc::clone(&self.worker.shared)
+    }
+
     /// An interface.
     pub fn port(&mut self, port: PortIndex) -> Option<&mut AnyPort> {
         Some(&mut self.worker.ports.get_mut(usize::from(port))?.as_mut()?.port)

@@ -6,7 +6,7 @@
 //!
 //! Packets of several SAs come in turn, so that no two of a batch share an SA.
 
-mod site;
+pub(crate) mod site;
 
 use std::time::Duration;
 

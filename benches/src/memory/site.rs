@@ -104,12 +104,7 @@ impl Site {
     /// Handles one call's packets and returns the TSC cycles that it took: receiving (a copy into a frame), all the
     /// work, and sending (a count).
     pub fn call(&mut self) -> u64 {
-        // What was received once may not be received again: time for new windows.
-        if self.since_reset == self.recorded {
-            self.reset_windows();
-            self.since_reset = 0;
-        }
-        self.since_reset += self.packets;
+        self.renew_windows();
         let before = self.transmitted().packets;
         let start = tsc::now();
         for _ in 0..self.packets / BURST as u64 {
@@ -119,6 +114,37 @@ impl Site {
         let sent = self.transmitted().packets - before;
         assert_eq!(sent, self.packets, "a packet was lost: {:?}", self.gateway.account());
         cycles
+    }
+
+    /// As [`Site::call`], and runs `between` after each round, which is not measured. Packets that wait for an
+    /// acknowledgement at the end leave in the next call.
+    pub fn call_in_rounds(&mut self, mut between: impl FnMut()) -> u64 {
+        self.renew_windows();
+        let before = self.transmitted().packets + self.gateway.parked() as u64;
+        let mut cycles = 0;
+        for _ in 0..self.packets / BURST as u64 {
+            let start = tsc::now();
+            self.gateway.round();
+            cycles += tsc::now() - start;
+            between();
+        }
+        let done = self.transmitted().packets + self.gateway.parked() as u64 - before;
+        assert_eq!(done, self.packets, "a packet was lost: {:?}", self.gateway.account());
+        cycles
+    }
+
+    /// The gateway, to look at.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// What was received once may not be received again: new windows where it is time for them.
+    fn renew_windows(&mut self) {
+        if self.since_reset == self.recorded {
+            self.reset_windows();
+            self.since_reset = 0;
+        }
+        self.since_reset += self.packets;
     }
 
     /// All recorded frames as the gateway sends them, once.

@@ -25,7 +25,7 @@ pub use takeover::{Blow, Takeover, outage_figures, strike};
 pub use view::{Pairing, View};
 
 use crate::capture::Capture;
-use crate::gateway::{Gateway, PartnerPath, Redundancy, Settings, mac_text};
+use crate::gateway::{CryptoMap, Gateway, PartnerPath, Redundancy, Settings, mac_text};
 use crate::judge::{self, Expectation};
 use crate::network::{HOST_A, Network, protected};
 use crate::run::Run;
@@ -71,6 +71,14 @@ impl PairSites {
     /// # Errors
     /// Where a part cannot be made, or the pair does not become redundant.
     pub fn up(run: &mut Run, capture: bool) -> Result<Self> {
+        Self::up_with(run, capture, &[])
+    }
+
+    /// As [`Self::up`], with more crypto maps of both nodes (mirrored on site B's gateway).
+    ///
+    /// # Errors
+    /// As [`Self::up`].
+    pub fn up_with(run: &mut Run, capture: bool, more: &[CryptoMap]) -> Result<Self> {
         run.say("laying out two sites, a pair of gateways, a lone one and the network between them");
         let mut net = Network::lay(run.folder())?;
         let places = [
@@ -86,10 +94,10 @@ impl PairSites {
         } else {
             None
         };
-        let map = site_map("aes128gcm16")?;
+        let mut maps = vec![site_map("aes128gcm16")?];
+        maps.extend_from_slice(more);
         let prepare = |node: usize| {
-            let mut settings: Settings =
-                settings(NAMES[node], (INSIDE_A, OUTSIDE_A), 1, true, vec![map.clone()]);
+            let mut settings: Settings = settings(NAMES[node], (INSIDE_A, OUTSIDE_A), 1, true, maps.clone());
             for interface in &mut settings.interfaces {
                 interface.witness = Some(if interface.side == "inside" { HOST_A } else { ROUTER });
             }
@@ -102,7 +110,11 @@ impl PairSites {
                 Some(Redundancy { partner_key: keys[1 - index].clone(), priority: 100, paths: paths(index) });
             node.write_configuration()?;
         }
-        let settings_b = settings("gw-b", (INSIDE_B, OUTSIDE_B), 3, true, vec![map.mirrored("site-a")]);
+        let mirrored = maps
+            .iter()
+            .map(|map| map.mirrored(if map.name == "site-b" { "site-a" } else { &map.name }))
+            .collect();
+        let settings_b = settings("gw-b", (INSIDE_B, OUTSIDE_B), 3, true, mirrored);
         let b = Gateway::prepare(&place_b, net.folder(), "gw-b", settings_b)?;
         let mut sites = Self { captures, nodes, b, net };
         run.say("starting the three gateways");
