@@ -180,17 +180,11 @@ pub struct Keys {
 }
 
 /// Counters seen of a path: 1024 of them, as the real receiver's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     top: u64,
     bits: [u64; 16],
     any: bool,
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        Self { top: 0, bits: [0; 16], any: false }
-    }
 }
 
 impl Seen {

@@ -335,10 +335,10 @@ impl World {
     /// Control hears what its data plane wants.
     pub fn control_hears(&mut self, node: usize, action: Action) {
         match action {
-            Action::NeedGrant { incarnation } => {
-                if self.nodes[node].data.as_ref().is_some_and(|data| data.need_grant.is_some()) {
-                    self.need_grant(node, incarnation);
-                }
+            Action::NeedGrant { incarnation }
+                if self.nodes[node].data.as_ref().is_some_and(|data| data.need_grant.is_some()) =>
+            {
+                self.need_grant(node, incarnation);
             }
             Action::Reign { term, own } => {
                 self.note_reign(node, term, own);

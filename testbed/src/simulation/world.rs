@@ -357,8 +357,8 @@ impl World {
 
     /// A node that hears its partner on no path takes over only where each segment has shown its witness since (F25).
     fn check_witness(&mut self, were: [bool; 2]) {
-        for node in 0..2 {
-            if were[node] || !self.active(node) {
+        for (node, was) in were.into_iter().enumerate() {
+            if was || !self.active(node) {
                 continue;
             }
             let heard = self.last_heard[node];
