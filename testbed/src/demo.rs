@@ -118,7 +118,7 @@ fn deaths(run: &mut Run, sites: &mut PairSites, clock: &Rate, story: &mut Page) 
         let text = format!("{old} killed: {:.0} ms", takeover.outage_ms);
         story.marks.push(Mark { second: clock.second_of(takeover.at), text });
         run.figure(&format!("kill_{kill}_outage_ms"), takeover.outage_ms);
-        run.report.expect(
+        run.expect(
             &format!("{when}: {new} goes on within {OUTAGE_MAX_MS} ms"),
             takeover.outage_ms < OUTAGE_MAX_MS,
             format!("{:.1} ms", takeover.outage_ms),

@@ -50,6 +50,13 @@ impl Run {
         self.report.check(name, passed, seen)
     }
 
+    /// Notes a check of how fast something was ([`Report::expect`]) and tells it.
+    pub fn expect(&mut self, name: &str, passed: bool, seen: impl Display) -> bool {
+        let seen = seen.to_string();
+        self.say(format_args!("{} expected: {name}: {seen}", if passed { "  ok  " } else { "FAILED" }));
+        self.report.expect(name, passed, seen)
+    }
+
     /// Notes a figure and tells it.
     pub fn figure(&mut self, name: &str, value: f64) {
         self.say(format_args!("       {name} = {value:.3}"));

@@ -210,13 +210,16 @@ impl Gateway {
             let state = match (self.sas(), self.interfaces()) {
                 (Ok(sas), Ok(interfaces)) => {
                     let up = interfaces.iter().filter(|interface| interface["up"] == true).count();
-                    if sas.len() == wanted && up == self.settings.interfaces.len() {
+                    let held = self.held()?;
+                    if sas.len() == wanted && up == self.settings.interfaces.len() && held.is_empty() {
                         return Ok(start.elapsed());
                     }
                     format!(
-                        "{} of {wanted} SAs, {up} of {} interfaces",
+                        "{} of {wanted} SAs, {up} of {} interfaces, {} SAs held: {}",
                         sas.len(),
-                        self.settings.interfaces.len()
+                        self.settings.interfaces.len(),
+                        held.len(),
+                        held.first().map_or("", String::as_str)
                     )
                 }
                 (Err(error), _) | (_, Err(error)) => format!("{error:#}"),
@@ -224,6 +227,18 @@ impl Gateway {
             ensure!(start.elapsed() < READY, "{} is not ready after {READY:?}: {state}", self.label);
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// SAs that wait for their numbers on disk (F40) and carry nothing yet, as a gateway without a partner says. (What
+    /// a node of a pair holds may wait for its partner.)
+    fn held(&self) -> Result<Vec<String>> {
+        if self.settings.redundancy.is_some() {
+            return Ok(Vec::new());
+        }
+        let json = self.ctl(&["show", "redundancy"])?;
+        let held = json["pair"]["held"].as_array();
+        let held = held.with_context(|| format!("show redundancy lists no held SAs: {json}"))?;
+        Ok(held.iter().map(|sa| sa.as_str().unwrap_or_default().to_owned()).collect())
     }
 
     /// Runs `tandemctl --json ...` and gives its object.

@@ -1,7 +1,7 @@
 //! A blow to the active node, and how long the sites notice it.
 
 use super::{NAMES, PairSites, Probes, REDUNDANT};
-use crate::report::{Report, count};
+use crate::report::count;
 use crate::run::Run;
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -103,18 +103,17 @@ pub fn strike(run: &mut Run, sites: &mut PairSites, blow: Blow, when: &str) -> R
 }
 
 /// Median and maximum of the outages, with what is expected of them.
-pub fn outage_figures(report: &mut Report, takeovers: &[Takeover]) {
+pub fn outage_figures(run: &mut Run, takeovers: &[Takeover]) {
     let mut outages: Vec<f64> = takeovers.iter().map(|takeover| takeover.outage_ms).collect();
     outages.sort_by(f64::total_cmp);
     let Some((&max, &median)) = outages.last().zip(outages.get(outages.len() / 2)) else {
-        report.check("takeovers were measured", false, "none");
+        run.check("takeovers were measured", false, "none");
         return;
     };
-    report.figure("takeovers", count(outages.len()));
-    report.figure("outage_ms_p50", median);
-    report.figure("outage_ms_max", max);
-    report
-        .figure("probes_lost_max", count(takeovers.iter().map(|takeover| takeover.lost).max().unwrap_or(0)));
-    report.expect("the median outage is below 25 ms", median < 25.0, format!("{median:.1} ms"));
-    report.expect("the longest outage is below 40 ms", max < 40.0, format!("{max:.1} ms"));
+    run.figure("takeovers", count(outages.len()));
+    run.figure("outage_ms_p50", median);
+    run.figure("outage_ms_max", max);
+    run.figure("probes_lost_max", count(takeovers.iter().map(|takeover| takeover.lost).max().unwrap_or(0)));
+    run.expect("the median outage is below 25 ms", median < 25.0, format!("{median:.1} ms"));
+    run.expect("the longest outage is below 40 ms", max < 40.0, format!("{max:.1} ms"));
 }

@@ -26,7 +26,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         takeovers.push(takeover);
     }
     sites.replay(run, "at the end", true)?;
-    outage_figures(&mut run.report, &takeovers);
+    outage_figures(run, &takeovers);
     let expectation = sites.expectation(run, 3000 * kills as u64, kills)?;
     sites.finish(run, &expectation)
 }

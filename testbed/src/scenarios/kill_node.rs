@@ -8,7 +8,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     let mut sites = PairSites::up(run, true)?;
     let kills = if run.full { 20 } else { 3 };
     let takeovers = kills_of(run, &mut sites, kills, true)?;
-    outage_figures(&mut run.report, &takeovers);
+    outage_figures(run, &takeovers);
     let expectation = sites.expectation(run, 3000 * kills as u64, kills)?;
     sites.finish(run, &expectation)
 }

@@ -49,7 +49,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     let max = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     run.figure("inbound_pause_ms_max", max(&pauses));
     run.figure("outbound_pause_ms_max", max(&delays));
-    run.report.expect(
+    run.expect(
         "the standby's death delays inbound packets by D_a at most",
         max(&pauses) <= ALONE_MS + SLACK_MS,
         format!("{:.1} ms, D_a is {ALONE_MS} ms", max(&pauses)),

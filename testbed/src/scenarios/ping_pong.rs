@@ -11,8 +11,13 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     let mut sites = PairSites::up(run, true)?;
     let rounds = if run.full { 20 } else { 6 };
     // Some 40 Mbit/s each way, in TCP connections that live through all of it.
+    let start = Instant::now();
     let there = Dialogue::start(&sites.net.host_a, (&sites.net.host_b, HOST_B), 5501, 16_384, 300)?;
     let back = Dialogue::start(&sites.net.host_b, (&sites.net.host_a, HOST_A), 5502, 16_384, 300)?;
+    while there.answers().min(back.answers()) < 10 {
+        anyhow::ensure!(start.elapsed() < Duration::from_secs(10), "the TCP connections do not run");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let start = Instant::now();
     let mut takeovers = Vec::new();
     for round in 1..=rounds {
@@ -47,7 +52,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
             format!("{}, at most {gap:.0} ms without one", result.summary()),
         );
     }
-    outage_figures(&mut run.report, &takeovers);
+    outage_figures(run, &takeovers);
     sites.replay(run, "after all takeovers", true)?;
     let expectation = sites.expectation(run, 5000 * rounds as u64, rounds)?;
     sites.finish(run, &expectation)

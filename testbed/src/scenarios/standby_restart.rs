@@ -45,7 +45,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
     sites.replay(run, "after the restarts", true)?;
     sites.return_node(takeover.old)?;
     sites.wait_redundant(REDUNDANT)?;
-    outage_figures(&mut run.report, &[takeover]);
+    outage_figures(run, &[takeover]);
     let expectation = sites.expectation(run, 3000, 1)?;
     sites.finish(run, &expectation)
 }

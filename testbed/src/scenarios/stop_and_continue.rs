@@ -27,7 +27,7 @@ pub(super) fn act(run: &mut Run) -> Result<()> {
         sites.replay(run, &when, true)?;
         takeovers.push(takeover);
     }
-    outage_figures(&mut run.report, &takeovers);
+    outage_figures(run, &takeovers);
     let expectation = sites.expectation(run, 5000 * rounds as u64, rounds)?;
     sites.finish(run, &expectation)
 }
