@@ -186,3 +186,52 @@ fn record_above_a_stamp_holds_the_number() {
 fn mutant_that_stamps_without_a_fence_after_its_bit_is_found() {
     records_hold_what_was_stamped_below_them(true);
 }
+
+/// A worker changes, stamps and marks; the replicator opens a version wherever it finds marks. In the end one above the
+/// stamp was opened, or a packet would wait for ever.
+fn marks_lead_to_versions_above_stamps(marked_before: bool) {
+    model(move || {
+        let state = Arc::new((Marks::new(1), AtomicU64::new(0)));
+        let worker = {
+            let state = Arc::clone(&state);
+            thread::spawn(move || {
+                let (marks, version) = &*state;
+                let settled = settle();
+                if marked_before {
+                    marks.set(0, &settled);
+                    settled.stamp(version)
+                } else {
+                    let stamp = settled.stamp(version);
+                    marks.set(0, &settled);
+                    stamp
+                }
+            })
+        };
+        let (marks, version) = &*state;
+        let round = || {
+            let mut found = false;
+            marks.drain(|_| found = true);
+            if found {
+                let _ = open_version(version);
+            }
+        };
+        // Without this loom does not try the worker first: a drain begins with a load.
+        thread::yield_now();
+        round();
+        let stamp = worker.join().expect("the worker finishes");
+        round();
+        let opened = version.load(Ordering::Acquire);
+        assert!(stamp < opened, "stamp {stamp}, and nothing opened after {opened}");
+    });
+}
+
+#[test]
+fn every_stamp_is_followed_by_a_record() {
+    marks_lead_to_versions_above_stamps(false);
+}
+
+#[test]
+#[should_panic(expected = "nothing opened after")]
+fn mutant_that_stamps_after_its_mark_is_found() {
+    marks_lead_to_versions_above_stamps(true);
+}
