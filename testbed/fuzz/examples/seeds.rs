@@ -13,6 +13,10 @@ use tandem_api::dataplane::{
     XdpMode, encode,
 };
 use tandem_api::types::{Direction, KeyFingerprint, KeyMaterial, Mac, Role, Selector, Side, Transform};
+use tandem_lease::message::{Acknowledgement, Header, Record, Verdict, Writer, flag};
+use tandem_lease::{SaKey, Way};
+use tandem_ssp::frame;
+use tandem_ssp::message::{Hello as SspHello, Message, StreamBody};
 
 #[allow(missing_docs, dead_code)]
 #[path = "../../../dataplane/wire/tests/wire/scapy_packets.rs"]
@@ -22,7 +26,103 @@ fn main() -> io::Result<()> {
     write("wire", packets())?;
     write("api_message", messages())?;
     write("config", configurations())?;
-    write("pipeline", traffic())
+    write("pipeline", traffic())?;
+    write("operator_line", questions())?;
+    write("ssp_message", sessions())?;
+    write("pair_message", datagrams())
+}
+
+/// Lines of operators.
+fn questions() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("status", br#"{"id":1,"method":"show.status","params":{}}"#.to_vec()),
+        ("unknown", br#"{"id":2,"method":"show.nothing"}"#.to_vec()),
+        ("parameter", br#"{"id":3,"method":"detach","params":{"force":true}}"#.to_vec()),
+        ("no-question", br#"{"id":4}"#.to_vec()),
+    ]
+}
+
+/// Frames between control processes.
+fn sessions() -> Vec<(&'static str, Vec<u8>)> {
+    let hello = Message::Hello(SspHello {
+        version: tandem_ssp::VERSION,
+        software: "0.1.0".to_owned(),
+        file_id: [7; 16],
+        node: 1,
+        highest: [2, 3],
+        reserved: 35,
+        reign: 2,
+        incarnation: 4,
+        incarnation_seen: 5,
+        epoch_highest: 6,
+        epoch_used: 6,
+        digest: [9; 32],
+    });
+    let messages = [
+        ("hello", vec![hello]),
+        ("refuse", vec![Message::Refuse { reason: "another configuration".to_owned() }]),
+        (
+            "epoch",
+            vec![
+                Message::EpochWanted { above: 2 },
+                Message::EpochReady { number: 3 },
+                Message::EpochUse { number: 3 },
+            ],
+        ),
+        ("incarnation", vec![Message::Incarnation { incarnation: 9 }, Message::Ping { stamp: 1 }]),
+        ("end-of-bulk", vec![Message::Stream { position: 2, body: StreamBody::EndOfBulk }]),
+    ];
+    let framed = |message: &Message| {
+        let octets = message.encode().expect("a small message");
+        frame::encode(&octets).expect("fits into a frame")
+    };
+    messages.into_iter().map(|(name, list)| (name, list.iter().flat_map(framed).collect())).collect()
+}
+
+/// What a node is doing, then datagrams of its partner.
+fn datagrams() -> Vec<(&'static str, Vec<u8>)> {
+    let mut header = Header::new();
+    header.number.set(1 << 40 | 1);
+    header.incarnation.set(1);
+    header.flags.set(flag::SESSION | flag::ELIGIBLE);
+    let mut active = header;
+    active.number.set(1 << 40 | 2);
+    active.flags.set(flag::ACTIVE | flag::STRICT | flag::SESSION);
+    (active.term, active.reign) = (1.into(), 1.into());
+    (active.strict_version, active.strict_incarnation) = (5.into(), 1.into());
+    let key = SaKey { way: Way::In, spi: 0x100, fingerprint: 7 };
+    let words = [(0, 3), (1, 1 << 32 | 1)].into_iter().collect();
+    let record = Record { key, number: 33, packets: 3, bytes: 99, words };
+    let answer = Acknowledgement { key, version: 1, verdict: Verdict::Merged };
+    let with = |state: u8, header: &Header, fill: &dyn Fn(&mut Writer<'_>)| {
+        let mut buffer = Vec::new();
+        let mut writer = Writer::new(&mut buffer, header);
+        fill(&mut writer);
+        writer.finish();
+        [&[state][..], &(buffer.len() as u16).to_be_bytes(), &buffer].concat()
+    };
+    vec![
+        ("heartbeat", with(0, &header, &|_| ())),
+        ("heartbeat-to-active", with(0b1_1110, &header, &|_| ())),
+        ("strict", with(0b11_0110, &active, &|_| ())),
+        ("seal", with(0b11_0110, &active, &|writer| assert!(writer.seal(5, 1, 0)))),
+        ("sealed", with(0b1_1110, &header, &|writer| assert!(writer.sealed(1)))),
+        ("answer", with(0b1_1110, &header, &|writer| assert!(writer.acknowledge(&answer, false)))),
+        (
+            "records",
+            with(0b110, &active, &|writer| {
+                assert!(writer.records(5, false, 2));
+                writer.record(&record);
+            }),
+        ),
+        (
+            "final-records",
+            with(0b1_1110, &header, &|writer| {
+                assert!(writer.records(5, true, 2));
+                writer.record(&record);
+            }),
+        ),
+    ]
 }
 
 /// Replaces the committed corpus of `target`.

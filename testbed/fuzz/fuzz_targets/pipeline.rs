@@ -358,6 +358,7 @@ fn sa(direction: Direction, spi: u32, key: u8) -> SaSpec {
         fingerprint: KeyFingerprint(u64::from(key)),
         base_term: 0,
         map: "tunnel".into(),
+        stale: Default::default(),
     }
 }
 
