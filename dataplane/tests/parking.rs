@@ -39,6 +39,14 @@ fn acknowledge(gateway: &Gateway, version: u64) {
     inbound(gateway).acknowledged.store(version, SeqCst);
 }
 
+/// Two gateways of which the second one's partner knows the SA since its birth (F19).
+fn told_sites() -> Sites {
+    let sites = Sites::new("aws-lc-rs");
+    let version = open(&sites.b);
+    acknowledge(&sites.b, version);
+    sites
+}
+
 fn packet(id: u32) -> Vec<u8> {
     udp(HOST_A, HOST_B, 64, &id.to_be_bytes(), false)
 }
@@ -55,8 +63,21 @@ fn send(sites: &mut Sites, ids: impl IntoIterator<Item = u32>) {
 }
 
 #[test]
-fn strict_packet_leaves_when_a_record_opened_after_its_number_is_acknowledged_and_not_before() {
+fn an_sa_that_the_standby_was_never_told_of_carries_nothing_while_strict_and_holds_up_nobody() {
     let mut sites = Sites::new("aws-lc-rs");
+    handle(&sites.b, Handling::Strict, 1);
+    send(&mut sites, [1, 2]);
+    assert_eq!((arrived(&sites), sites.b.parked()), (vec![], 0));
+    assert_eq!(sites.b.dropped(DropReason::SaHeld), 2);
+    handle(&sites.b, Handling::Alone, 2);
+    send(&mut sites, [3]);
+    assert_eq!(arrived(&sites), [3], "alone it carries at once");
+    sites.account();
+}
+
+#[test]
+fn strict_packet_leaves_when_a_record_opened_after_its_number_is_acknowledged_and_not_before() {
+    let mut sites = told_sites();
     handle(&sites.b, Handling::Strict, 1);
     send(&mut sites, [1]);
     assert_eq!((arrived(&sites), sites.b.parked()), (vec![], 1));
@@ -91,7 +112,7 @@ fn strict_packet_leaves_when_a_record_opened_after_its_number_is_acknowledged_an
 
 #[test]
 fn alone_nothing_waits_and_what_moved_is_marked() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     handle(&sites.b, Handling::Alone, 1);
     send(&mut sites, 0..10);
     assert_eq!(arrived(&sites), (0..10).collect::<Vec<_>>());
@@ -112,7 +133,7 @@ fn alone_nothing_waits_and_what_moved_is_marked() {
 
 #[test]
 fn authentic_packet_with_a_wrong_inside_is_marked_too() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     // B's SA does not cover the source.
     sites.host_a_sends(&udp([10, 1, 9, 9], HOST_B, 64, b"foreign", false));
     assert_eq!(sites.b.dropped(DropReason::InnerSelectorMismatch), 1);
@@ -125,7 +146,7 @@ fn authentic_packet_with_a_wrong_inside_is_marked_too() {
 #[test]
 fn sleeping_pair_thread_is_rung_for_the_first_mark_only() {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     let rings = |gateway: &Gateway| {
         let mut bell = [PollFd::new(gateway.shared().bell.as_fd(), PollFlags::POLLIN)];
         poll(&mut bell, PollTimeout::ZERO).unwrap() == 1
@@ -145,7 +166,7 @@ fn sleeping_pair_thread_is_rung_for_the_first_mark_only() {
 
 #[test]
 fn going_alone_releases_what_waits_in_order() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     handle(&sites.b, Handling::Strict, 1);
     send(&mut sites, 0..100);
     assert_eq!((arrived(&sites), sites.b.parked()), (vec![], 100));
@@ -158,7 +179,7 @@ fn going_alone_releases_what_waits_in_order() {
 #[test]
 fn demoted_or_halted_gateway_drops_what_waits_and_its_numbers_stay_used() {
     for halted in [false, true] {
-        let mut sites = Sites::new("aws-lc-rs");
+        let mut sites = told_sites();
         handle(&sites.b, Handling::Strict, 1);
         send(&mut sites, 0..5);
         if halted {
@@ -188,7 +209,7 @@ fn demoted_or_halted_gateway_drops_what_waits_and_its_numbers_stay_used() {
 
 #[test]
 fn limit_parks_what_lies_beyond_it_and_releases_it_when_raised() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     inbound(&sites.b).limit.store(2, SeqCst);
     send(&mut sites, 1..=4);
     assert_eq!((arrived(&sites), sites.b.parked()), (vec![1, 2], 2));
@@ -210,7 +231,7 @@ fn limit_parks_what_lies_beyond_it_and_releases_it_when_raised() {
 
 #[test]
 fn held_sa_takes_nothing_in_and_gives_nothing_out() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     inbound(&sites.b).limit.store(0, SeqCst);
     send(&mut sites, 1..=3);
     assert_eq!(arrived(&sites), [0; 0]);
@@ -236,7 +257,7 @@ fn held_sa_takes_nothing_in_and_gives_nothing_out() {
 
 #[test]
 fn outbound_numbers_end_at_lease_and_limit_by_name() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     outbound(&sites.a).lease_end.store(3, SeqCst);
     send(&mut sites, 0..5);
     assert_eq!(arrived(&sites), [0, 1, 2, 3, 4], "alone needs no lease");
@@ -260,7 +281,7 @@ fn outbound_numbers_end_at_lease_and_limit_by_name() {
 
 #[test]
 fn a_quarter_of_the_frames_may_wait_and_the_others_go_on_working() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     handle(&sites.b, Handling::Strict, 1);
     for run in 0..3 {
         send(&mut sites, run * 100..(run + 1) * 100);
@@ -282,7 +303,7 @@ fn a_quarter_of_the_frames_may_wait_and_the_others_go_on_working() {
 
 #[test]
 fn round_echoes_the_handling_that_it_went_by() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     for (generation, handling) in [(1, Handling::Strict), (2, Handling::Alone), (9, Handling::Halted)] {
         handle(&sites.b, handling, generation);
         assert_ne!(sites.b.link().handling_seen.load(SeqCst), handling.word(generation));
@@ -293,7 +314,7 @@ fn round_echoes_the_handling_that_it_went_by() {
 
 #[test]
 fn sa_that_is_removed_while_its_packets_wait_holds_up_nobody() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     handle(&sites.b, Handling::Strict, 1);
     send(&mut sites, 0..3);
     sites.b.install(7, &[]).unwrap();
@@ -307,7 +328,7 @@ fn sa_that_is_removed_while_its_packets_wait_holds_up_nobody() {
 
 #[test]
 fn installing_says_where_each_sa_lies_and_begins_held_where_limits_are_kept() {
-    let mut sites = Sites::new("aws-lc-rs");
+    let mut sites = told_sites();
     sites.a.set_limits(true);
     let mut fresh = Sites::sas_a();
     for (sa, key) in fresh.iter_mut().zip([40, 41]) {
@@ -378,8 +399,8 @@ proptest! {
     /// Against a queue of numbers and stamps: exactly what is acknowledged and within the limit leaves, in order.
     #[test]
     fn what_leaves_is_what_was_acknowledged(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut sites = Sites::new("aws-lc-rs");
-        let (mut id, mut opened, mut acknowledged, mut limit, mut strict, mut generation) = (0, 0, 0, 5, true, 1);
+        let mut sites = told_sites();
+        let (mut id, mut opened, mut acknowledged, mut limit, mut strict, mut generation) = (0, 1, 1, 5, true, 1);
         let mut waiting: VecDeque<(u32, u64)> = VecDeque::new();
         handle(&sites.b, Handling::Strict, generation);
         inbound(&sites.b).limit.store(limit, SeqCst);

@@ -52,7 +52,9 @@ impl<'r> Round<'r> {
         }
         let hot = self.shared.hot.inbound(sa.slot()).ok_or(DropReason::EspNoSa)?;
         // Nothing of it may be used: not its window either (F24).
-        if hot.limit.load(Ordering::Acquire) == 0 {
+        // An SA that the standby was never told of waits for nobody: its packets would hold up those of all others (F19).
+        let untold = self.duty.is_strict() && hot.acknowledged.load(Ordering::Acquire) == 0;
+        if untold || hot.limit.load(Ordering::Acquire) == 0 {
             return Err(DropReason::SaHeld);
         }
         let sequence = header.sequence.get();
