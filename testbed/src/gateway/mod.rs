@@ -210,16 +210,14 @@ impl Gateway {
             let state = match (self.sas(), self.interfaces()) {
                 (Ok(sas), Ok(interfaces)) => {
                     let up = interfaces.iter().filter(|interface| interface["up"] == true).count();
-                    let held = self.held()?;
-                    if sas.len() == wanted && up == self.settings.interfaces.len() && held.is_empty() {
+                    let held = self.held(&sas)?;
+                    if sas.len() == wanted && up == self.settings.interfaces.len() && held == 0 {
                         return Ok(start.elapsed());
                     }
                     format!(
-                        "{} of {wanted} SAs, {up} of {} interfaces, {} SAs held: {}",
+                        "{} of {wanted} SAs, {held} of them held, {up} of {} interfaces",
                         sas.len(),
-                        self.settings.interfaces.len(),
-                        held.len(),
-                        held.first().map_or("", String::as_str)
+                        self.settings.interfaces.len()
                     )
                 }
                 (Err(error), _) | (_, Err(error)) => format!("{error:#}"),
@@ -229,16 +227,18 @@ impl Gateway {
         }
     }
 
-    /// SAs that wait for their numbers on disk (F40) and carry nothing yet, as a gateway without a partner says. (What
-    /// a node of a pair holds may wait for its partner.)
-    fn held(&self) -> Result<Vec<String>> {
+    /// How many of these SAs carry nothing yet, because numbers of theirs are not reserved on disk (F40). (Those of a
+    /// pair may wait for the partner; whoever needs them waits until the pair is redundant.)
+    fn held(&self, sas: &[Value]) -> Result<usize> {
         if self.settings.redundancy.is_some() {
-            return Ok(Vec::new());
+            return Ok(0);
         }
-        let json = self.ctl(&["show", "redundancy"])?;
-        let held = json["pair"]["held"].as_array();
-        let held = held.with_context(|| format!("show redundancy lists no held SAs: {json}"))?;
-        Ok(held.iter().map(|sa| sa.as_str().unwrap_or_default().to_owned()).collect())
+        let mut held = 0;
+        for sa in sas {
+            let limit = sa["limit"].as_u64().with_context(|| format!("an SA without limit: {sa}"))?;
+            held += usize::from(limit == 0);
+        }
+        Ok(held)
     }
 
     /// Runs `tandemctl --json ...` and gives its object.
