@@ -171,16 +171,19 @@ fn lags(run: &mut Run, site: &mut Site, watch: &mut Watch, sas: u16, effort: Eff
     let full_rate = full_rate(run, site, watch, effort.step)?;
     run.figure(&format!("full_pps_{sas}"), full_rate);
     for (name, share) in LOADS {
-        let (mut lags, mut parked, mut windows) = (Vec::new(), 0, Vec::new());
+        let (mut lags, mut parked, mut windows, mut fresh) = (Vec::new(), 0, Vec::new(), true);
         for _ in 0..effort.lags {
-            site.renew()?;
+            let takeover = site.renew()?;
+            run.say(format_args!("       {takeover}"));
+            fresh &= !takeover.contains("stale");
             let window = site.strict(&mut watch.cores, share * full_rate, effort.lag)?;
             let (lag, waited) = site.lag()?;
             watch.look(window.quiet_share);
             run.say(format_args!(
-                "       {}, {:.2} of the cores free; {lag:?}",
+                "       {}, {:.2} of the cores free; {lag:?}; dropped {:?}",
                 text(&window.passed),
-                window.quiet_share
+                window.quiet_share,
+                window.dropped
             ));
             lags.push(lag);
             parked = parked.max(waited);
@@ -221,6 +224,11 @@ fn lags(run: &mut Run, site: &mut Site, watch: &mut Watch, sas: u16, effort: Eff
             broken.is_empty(),
             if broken.is_empty() { String::from("in each measurement") } else { broken.join("; ") },
         );
+        run.check(
+            &format!("the takeovers before the measurements are fresh, {when}"),
+            fresh,
+            format!("{} takeovers", windows.len()),
+        );
         // A record holds many packets of an SA, and each SA was sent at least one.
         run.check(
             &format!("lag is measured {when}"),
@@ -231,7 +239,10 @@ fn lags(run: &mut Run, site: &mut Site, watch: &mut Watch, sas: u16, effort: Eff
             run.report.expect(
                 &format!("no more than {HALF_LOSS_MAX} is lost {when}"),
                 loss <= HALF_LOSS_MAX,
-                format!("{loss:.5}"),
+                format!(
+                    "{loss:.5}, dropped {:?}",
+                    windows.iter().map(|window| &window.dropped).collect::<Vec<_>>()
+                ),
             );
             let p99 = figures[1].1;
             run.report.expect(

@@ -1,5 +1,6 @@
 //! A pair with many SAs, and whether it stays redundant while it is measured.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct Window {
     pub broken: Option<String>,
     /// The share of both cores that was free before and after, the worst one.
     pub quiet_share: f64,
+    /// Frames that the three gateways dropped meanwhile: where, why, how many.
+    pub dropped: Vec<(String, u64)>,
 }
 
 impl Site {
@@ -81,6 +84,7 @@ impl Site {
         let before = self.sites.wait_redundant(REDUNDANT)?;
         let alone = self.times_alone(before)?;
         let quiet = cores.probe();
+        let dropped = self.dropped()?;
         let passed = load::run(&self.sites.net, &self.remotes, per_second, time)?;
         let after = self.sites.pairing();
         let broken = match after {
@@ -89,7 +93,24 @@ impl Site {
             Ok(_) => None,
             Err(error) => Some(format!("{error:#}")),
         };
-        Ok(Window { passed, broken, quiet_share: quiet.min(cores.probe()) })
+        let mut meanwhile = self.dropped()?;
+        for (what, count) in &mut meanwhile {
+            *count -= dropped.get(what).copied().unwrap_or(0).min(*count);
+        }
+        let dropped = meanwhile.into_iter().filter(|&(_, count)| count > 0).collect();
+        Ok(Window { passed, broken, quiet_share: quiet.min(cores.probe()), dropped })
+    }
+
+    /// Frames that each gateway's workers, program and sockets have dropped so far.
+    fn dropped(&self) -> Result<BTreeMap<String, u64>> {
+        let mut all = BTreeMap::new();
+        for gateway in self.sites.nodes.iter().chain([&self.sites.b]) {
+            let counters = gateway.counters()?;
+            for (reason, count) in counters.drops.iter().chain(&counters.socket) {
+                all.insert(format!("{} {reason}", gateway.settings.name), *count);
+            }
+        }
+        Ok(all)
     }
 
     /// Sends over all SAs both ways, however the pair is.
@@ -127,18 +148,21 @@ impl Site {
     }
 
     /// Has the standby take over, and the active node, started anew, be its standby. The lag counts from the
-    /// beginning of a data plane, and the new active node has been nothing but a standby since then.
+    /// beginning of a data plane, and the new active node has been nothing but a standby since then. Gives what that
+    /// one says of its takeover.
     ///
     /// # Errors
     /// Where the pair does not become redundant again, or the other node has measured lag before.
-    pub fn renew(&mut self) -> Result<()> {
+    pub fn renew(&mut self) -> Result<String> {
         let before = self.sites.wait_redundant(REDUNDANT)?;
         self.stop(before.active);
         self.sites.wait_active(before.standby, ALONE)?;
         self.start(before.active)?;
         let now = self.sites.wait_redundant(REDUNDANT)?;
         ensure!(now.active == before.standby, "the node that was started anew is active again: {now:?}");
-        Ok(())
+        let history = self.sites.history(now.active)?;
+        let takeover = history.into_iter().rev().find(|(step, _)| step == "takeover");
+        Ok(takeover.context("the new active node notes no takeover")?.1)
     }
 
     /// Stops the standby and waits until the active node is alone. Gives the standby, to be started again.
