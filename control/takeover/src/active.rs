@@ -232,7 +232,15 @@ impl Node {
     fn ask_to_leave(&mut self, now: Nanos) {
         if self.standing() == Standing::Alone || self.sender.unclean() == 0 {
             self.answered_at = now;
-        } else if now.saturating_sub(self.answered_at) >= self.config.grace
+        }
+        // One SA that is never answered is enough: its packets hold up those of all others. While the bulk is sent, the
+        // standby may still have to hear of it.
+        let since = match self.standing() {
+            Standing::Alone => now,
+            Standing::Bulk { .. } => self.answered_at,
+            _ => self.sender.longest_wait().map_or(self.answered_at, |since| since.min(self.answered_at)),
+        };
+        if now.saturating_sub(since) >= self.config.grace
             && self.partner.silence < self.config.takeover
             && !std::mem::replace(&mut self.leave, true)
         {

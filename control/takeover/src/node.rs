@@ -567,7 +567,8 @@ impl Node {
         let since = self.partner.heard_at;
         let shows = |segment: &Segment| {
             let answered = if self.partner.heard {
-                segment.witness_seen.is_some_and(|seen| seen >= since)
+                // What came in together with its last message, or before, says nothing of the time after.
+                segment.witness_seen.is_some_and(|seen| seen > since)
             } else {
                 alive(segment, now)
             };

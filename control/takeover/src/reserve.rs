@@ -105,6 +105,7 @@ impl Sas {
             reserved_at: now,
             owed: None,
         };
+        unprove(&sa, hot);
         write_limit(&entry, hot);
         self.by_slot[sa.key.way as usize].insert(slot, sa.key);
         self.entries.insert(sa.key, entry);
@@ -283,6 +284,14 @@ fn write_limit(entry: &Entry, hot: &HotState) {
     match entry.sa.key.way {
         Way::In => hot.inbound(entry.sa.slot).map(|hot| hot.limit.store(limit, Ordering::Release)),
         Way::Out => hot.outbound(entry.sa.slot).map(|hot| hot.limit.store(limit, Ordering::Release)),
+    };
+}
+
+/// What the partner has acknowledged of an SA that was here before may have been an earlier incarnation's (F19).
+fn unprove(sa: &Sa, hot: &HotState) {
+    match sa.key.way {
+        Way::In => hot.inbound(sa.slot).map(|hot| hot.acknowledged.store(0, Ordering::Release)),
+        Way::Out => hot.outbound(sa.slot).map(|hot| hot.lease_end.store(0, Ordering::Release)),
     };
 }
 

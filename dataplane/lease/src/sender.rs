@@ -52,6 +52,8 @@ struct Track {
     /// Belongs to v, and has no acknowledgement of v or later yet.
     in_barrier: bool,
     sent_at: u64,
+    /// Since when something of it is unanswered without any progress.
+    waits_since: u64,
 }
 
 impl Track {
@@ -66,11 +68,17 @@ impl Track {
             proven: false,
             in_barrier: false,
             sent_at: 0,
+            waits_since: 0,
         }
     }
 
     fn is_clean(&self) -> bool {
         self.proven && !self.dirty && self.acknowledged >= self.opened
+    }
+
+    /// Since when the partner, which took it before, takes nothing new of it.
+    fn stuck_since(&self) -> Option<u64> {
+        (self.proven && self.acknowledged < self.opened).then_some(self.waits_since)
     }
 }
 
@@ -151,6 +159,8 @@ pub struct Sender {
     last: bool,
     /// Something of the next message was sent before: it goes over all paths.
     again: bool,
+    /// The SA that has waited longest for an answer, of those that were looked at.
+    longest: Option<(Way, u32)>,
     counts: SenderCounts,
 }
 
@@ -165,6 +175,13 @@ impl Sender {
         match way {
             Way::In => Some(&mut self.inbound.get_mut(slot as usize)?.as_mut()?.track),
             Way::Out => Some(&mut self.outbound.get_mut(slot as usize)?.as_mut()?.track),
+        }
+    }
+
+    fn track(&self, way: Way, slot: u32) -> Option<&Track> {
+        match way {
+            Way::In => Some(&self.inbound.get(slot as usize)?.as_ref()?.track),
+            Way::Out => Some(&self.outbound.get(slot as usize)?.as_ref()?.track),
         }
     }
 
@@ -189,6 +206,9 @@ impl Sender {
     /// An SA was installed: it is marked from birth (F19).
     pub fn install(&mut self, key: SaKey, slot: u32) {
         self.remove(key);
+        // A record of it may be under way with the version of this round: an answer to that one must not count for
+        // what is read from now on.
+        self.round = None;
         let index = slot as usize;
         let track = Track::new(key, slot);
         match key.way {
@@ -258,6 +278,7 @@ impl Sender {
         self.sent.clear();
         self.barrier = None;
         self.round = None;
+        self.longest = None;
         (self.unclean, self.unproven) = (0, 0);
         let tracks = self.inbound.iter_mut().flatten().map(|sa| {
             sa.words = [(0, u64::MAX); WINDOW_WORDS];
@@ -339,6 +360,7 @@ impl Sender {
                 break;
             }
             self.sent.pop_front();
+            self.note_wait(sent.way, sent.slot);
             let Some(track) = self.track_mut(sent.way, sent.slot) else { continue };
             if track.opened != sent.version || track.acknowledged >= sent.version {
                 continue;
@@ -352,6 +374,21 @@ impl Sender {
                 self.enqueue(Way::Out, slot);
             }
         }
+    }
+
+    fn note_wait(&mut self, way: Way, slot: u32) {
+        let Some(since) = self.track(way, slot).and_then(Track::stuck_since) else { return };
+        if self.longest_wait().is_none_or(|longest| since < longest) {
+            self.longest = Some((way, slot));
+        }
+    }
+
+    /// Since when the partner, which took other records of the same SA before, has answered none of it (F20). Of new
+    /// SAs nothing is said: they may have to reach it first (F19).
+    #[must_use]
+    pub fn longest_wait(&self) -> Option<u64> {
+        let (way, slot) = self.longest?;
+        self.track(way, slot)?.stuck_since()
     }
 
     /// When [`Sender::tick`] has something to do; `None`: not before something happens.
@@ -429,6 +466,9 @@ impl Sender {
         self.sent.push_back(Sent { way, slot, version, at: now });
         let forget = mutant::is(Mutant::ClearBySending);
         self.change(way, slot, |track| {
+            if track.acknowledged >= track.opened {
+                track.waits_since = now;
+            }
             (track.dirty, track.opened, track.sent_at) = (false, version, now);
             if forget {
                 (track.proven, track.acknowledged) = (true, version);
@@ -523,6 +563,7 @@ impl Sender {
         self.change(key.way, slot, |track| {
             track.acknowledged = track.acknowledged.max(version);
             track.proven = true;
+            track.waits_since = now;
         });
         self.leave_barrier(key.way, slot, version);
         match key.way {

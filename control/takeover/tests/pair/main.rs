@@ -5,7 +5,7 @@ mod world;
 use std::sync::atomic::Ordering;
 use tandem_esp::window::{self, Verdict};
 use tandem_shm::Handling;
-use tandem_takeover::{Action, Input, Known, MS, Stale};
+use tandem_takeover::{Action, Input, Known, MS, Sa, SaKey, Stale, Way};
 use world::{Machine, World};
 
 #[test]
@@ -244,4 +244,38 @@ fn every_takeover_is_announced_and_noted() {
     let control = &world.nodes[active].control;
     assert!(control.contains(&Action::Announce));
     assert!(control.iter().any(|action| matches!(action, Action::Reign { own: true, .. })));
+}
+
+#[test]
+fn a_standby_that_cannot_take_records_of_one_sa_does_not_hold_it_up_for_ever() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    world.nodes[standby].disk = false;
+    // The outbound SA is answered all the time: its end does not move. The inbound one soon passes what the standby
+    // has on disk.
+    for number in 1..=16_000 {
+        world.nodes[active].seal_a_packet();
+        world.nodes[active].accept(number);
+        world.run(MS / 4);
+    }
+    assert!(said(&world.nodes[active], "leave") >= 1, "{:#?}", world.story());
+    assert_eq!(handling(&world.nodes[active]), Handling::Alone, "{:#?}", world.story());
+}
+
+#[test]
+fn a_key_that_comes_back_under_strict_waits_for_the_present_incarnation() {
+    let mut world = World::new();
+    let (active, _) = world.settle();
+    assert!(world.nodes[active].seal_a_packet() > 0);
+    let key = SaKey { way: Way::Out, spi: 0x1001, fingerprint: 9 };
+    let now = world.now;
+    world.nodes[active].input(Input::Remove(key), now);
+    world.run(5 * MS);
+    let now = world.now;
+    world.nodes[active]
+        .input(Input::Install(Sa { key, slot: 1, stale: Stale::Jump, known: Known::Memory }), now);
+    assert_eq!(handling(&world.nodes[active]), Handling::Strict);
+    assert_eq!(world.nodes[active].seal_a_packet(), 0, "what was acknowledged before it was removed is void");
+    world.run(5 * MS);
+    assert!(world.nodes[active].seal_a_packet() > 0);
 }

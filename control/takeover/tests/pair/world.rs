@@ -17,6 +17,8 @@ pub struct Machine {
     pub incarnation: u64,
     pub number: NodeNumber,
     pub alive: bool,
+    /// Numbers can be written to disk.
+    pub disk: bool,
     /// SIGSTOP.
     pub stopped: bool,
     /// Its SSP session is up, as far as it depends on this node.
@@ -41,6 +43,7 @@ impl Machine {
             incarnation: 0,
             number,
             alive: true,
+            disk: true,
             stopped: false,
             session: true,
             sees: true,
@@ -172,7 +175,9 @@ impl World {
             while let Some(action) = machine.node.poll_action() {
                 match action {
                     Action::Handling { word } => machine.input(Input::WorkersPassed { word }, now),
-                    Action::Persist { id, .. } => machine.input(Input::Persisted { id }, now),
+                    Action::Persist { id, .. } if machine.disk => {
+                        machine.input(Input::Persisted { id }, now);
+                    }
                     Action::Joining { incarnation } => {
                         machine.input(Input::Quiet { incarnation, position: 5 }, now)
                     }
