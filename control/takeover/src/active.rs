@@ -453,6 +453,7 @@ impl Node {
             }
             let rate = sender.rate(entry.sa.slot);
             let used = u128::from(rate) * 2 * u128::from(span) / 1_000_000_000;
+            let used = used.max(entry.used_untold(now));
             let by = (used.min(u128::from(tandem_lease::JUMP_MAX)) as u64)
                 .saturating_add(JUMP_LEAST)
                 .min(tandem_lease::JUMP_MAX);

@@ -346,6 +346,7 @@ impl Node {
             return;
         };
         self.counts.merged += 1;
+        self.sas.follow(&record.key, record.packets, now);
         if let Some((slot, true)) = known {
             self.sender.install(record.key, slot);
         }

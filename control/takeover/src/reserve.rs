@@ -20,6 +20,8 @@ const AHEAD_IN: (u64, u64) = (64, 1 << 20);
 /// Reservations of an SA that follow each other faster are too small, slower ones too large.
 const TOO_FAST: Nanos = 250 * MS;
 const TOO_SLOW: Nanos = 4000 * MS;
+/// The partner's rate is measured over at least so long.
+const PACE_OVER: Nanos = 50 * MS;
 
 /// An SA as the machine keeps it.
 #[derive(Debug)]
@@ -37,6 +39,30 @@ pub(crate) struct Entry {
     reserved_at: Nanos,
     /// Newest record that was merged and is not acknowledged, because its number is not on disk yet.
     owed: Option<(u64, u64)>,
+    pace: Pace,
+}
+
+/// How fast the partner uses an outbound SA, as far as its records tell.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// Packets, and when they were so many.
+    from: Option<(u64, Nanos)>,
+    per_s: u64,
+    /// When the newest record came.
+    told: Option<Nanos>,
+}
+
+impl Pace {
+    fn follow(&mut self, packets: u64, now: Nanos) {
+        self.told = Some(now);
+        let (before, at) = *self.from.get_or_insert((packets, now));
+        let passed = now.saturating_sub(at);
+        if passed >= PACE_OVER {
+            let used = u128::from(packets.saturating_sub(before)) * 1_000_000_000;
+            self.per_s = u64::try_from(used / u128::from(passed)).unwrap_or(u64::MAX);
+            self.from = Some((packets, now));
+        }
+    }
 }
 
 /// All SAs of a node.
@@ -70,7 +96,7 @@ impl Sas {
 
     /// An SA was installed. Its hot state is made ready for what is known of its numbers.
     pub fn install(&mut self, sa: Sa, hot: &HotState, now: Nanos) {
-        self.forget(&sa.key);
+        let pace = self.forget(&sa.key).map(|before| before.pace).unwrap_or_default();
         let slot = sa.slot;
         let mut limit = read_limit(&sa, hot);
         if let Some((_, before)) = self.removed.remove(&sa.key).filter(|(before, _)| *before == slot) {
@@ -104,6 +130,7 @@ impl Sas {
             ahead: AHEAD_IN.0,
             reserved_at: now,
             owed: None,
+            pace,
         };
         unprove(&sa, hot);
         write_limit(&entry, hot);
@@ -235,6 +262,13 @@ impl Sas {
         (number <= limit).then_some(Acknowledgement { key, version, verdict: Verdict::Merged })
     }
 
+    /// A record told how many packets the partner has sent by an outbound SA.
+    pub fn follow(&mut self, key: &SaKey, packets: u64, now: Nanos) {
+        if let Some(entry) = self.entries.get_mut(key).filter(|_| key.way == Way::Out) {
+            entry.pace.follow(packets, now);
+        }
+    }
+
     /// Nothing is owed to the partner any more: this node is active, or its incarnation has ended.
     pub fn owe_nothing(&mut self) {
         self.entries.values_mut().for_each(|entry| entry.owed = None);
@@ -256,6 +290,13 @@ impl Entry {
             let next = out.next.load(Ordering::Acquire);
             out.next.store(next.saturating_add(by), Ordering::Release);
         }
+    }
+
+    /// Numbers that the partner can have used since its newest record, twice over (F24). Not since it was heard: it may
+    /// have been alone for long, and was heard all the time.
+    pub fn used_untold(&self, now: Nanos) -> u128 {
+        let span = self.pace.told.map_or(0, |told| now.saturating_sub(told));
+        u128::from(self.pace.per_s) * 2 * u128::from(span) / 1_000_000_000
     }
 
     /// What a stale takeover does with it.

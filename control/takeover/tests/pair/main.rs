@@ -279,3 +279,35 @@ fn a_key_that_comes_back_under_strict_waits_for_the_present_incarnation() {
     world.run(5 * MS);
     assert!(world.nodes[active].seal_a_packet() > 0);
 }
+
+#[test]
+fn a_stale_takeover_goes_past_all_that_the_partner_can_have_used_alone() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    let mut last = 0;
+    let mut traffic = |world: &mut World, turns: u32| {
+        for _ in 0..turns {
+            for _ in 0..400 {
+                last = last.max(world.nodes[active].seal_a_packet());
+            }
+            let packets = &world.nodes[active].hot.outbound(1).unwrap().packets;
+            packets.store(last, Ordering::Relaxed);
+            world.run(MS / 4);
+        }
+        last
+    };
+    traffic(&mut world, 1000);
+    // The standby is heard all the time, and told nothing.
+    world.nodes[standby].session = false;
+    let alone_from = traffic(&mut world, 12_400);
+    assert_eq!(world.nodes[active].state(world.now), "alone");
+    let last = traffic(&mut world, 12_000);
+    assert!(last > alone_from + 4_000_000, "{last}");
+    world.nodes[active].alive = false;
+    world.run(50 * MS);
+    assert!(world.nodes[standby].is_active(), "{:#?}", world.story());
+    world.run(5 * MS);
+    let first = world.nodes[standby].seal_a_packet();
+    assert!(first > last, "{first} after {last}");
+    assert!(first < last + (1 << 26), "{first} after {last}: a key has four jumps of 2^30");
+}
