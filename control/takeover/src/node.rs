@@ -329,6 +329,9 @@ impl Node {
 
     fn merge(&mut self, version: u64, record: &Record, memory: Memory<'_>, now: Nanos) {
         let known = self.sas.get(&record.key).map(|entry| (entry.sa.slot, entry.held));
+        if matches!(self.role, Role::Standby(_)) {
+            self.sas.forget_assumed(&record.key, memory.hot);
+        }
         let number = known.and_then(|(slot, _)| tandem_lease::merge(record, slot, memory.hot));
         let may_answer = self.may_answer() || mutant::is(Mutant::RoleBeforeMerge);
         let Some(number) = number else {

@@ -36,6 +36,10 @@ pub(crate) struct Entry {
     /// Asked for, and being written.
     wanted: u64,
     ahead: u64,
+    /// The number when it was reserved for last.
+    reserved_from: u64,
+    /// Its window counts everything up to the numbers file as seen: more than any node has delivered.
+    pub from_file: bool,
     reserved_at: Nanos,
     /// Newest record that was merged and is not acknowledged, because its number is not on disk yet.
     owed: Option<(u64, u64)>,
@@ -128,6 +132,8 @@ impl Sas {
             limit,
             wanted: 0,
             ahead: AHEAD_IN.0,
+            reserved_from: 0,
+            from_file: sa.key.way == Way::In && matches!(sa.known, Known::UpTo(_)),
             reserved_at: now,
             owed: None,
             pace,
@@ -184,12 +190,16 @@ impl Sas {
         if key.way == Way::In {
             let passed = now.saturating_sub(entry.reserved_at);
             if passed < TOO_FAST {
-                entry.ahead = (entry.ahead * 2).min(AHEAD_IN.1);
+                // As much as lasts twice that time, by the rate that used the last reservation up.
+                let used = number.saturating_sub(entry.reserved_from);
+                let by_rate = u128::from(used) * u128::from(2 * TOO_FAST) / u128::from(passed.max(MS));
+                let wanted = u64::try_from(by_rate).unwrap_or(u64::MAX).max(entry.ahead * 2);
+                entry.ahead = wanted.min(AHEAD_IN.1);
             } else if passed > TOO_SLOW {
                 entry.ahead = (entry.ahead / 2).max(AHEAD_IN.0);
             }
         }
-        entry.reserved_at = now;
+        (entry.reserved_at, entry.reserved_from) = (now, number);
         let first = entry.wanted <= entry.limit;
         entry.wanted = number.saturating_add(if key.way == Way::In { entry.ahead } else { ahead });
         if first {
@@ -236,6 +246,15 @@ impl Sas {
                 answers.push_back(Acknowledgement { key, version, verdict: Verdict::Merged });
             }
             self.check(key, hot, now);
+        }
+    }
+
+    /// The partner tells the window of an SA: what this node only assumed of it, because it lost its memory, counts no
+    /// more. Otherwise packets that nobody has delivered would be refused after a takeover.
+    pub fn forget_assumed(&mut self, key: &SaKey, hot: &HotState) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if std::mem::take(&mut entry.from_file) && !self.recorded.contains(key) {
+            forget(&entry.sa, hot);
         }
     }
 
@@ -346,7 +365,7 @@ fn skip(sa: &Sa, last: u64, hot: &HotState) {
     };
 }
 
-/// What no node ever does: the numbers of a known key start anew.
+/// The numbers of an SA start anew.
 fn forget(sa: &Sa, hot: &HotState) {
     match sa.key.way {
         Way::In => hot.inbound(sa.slot).map(|hot| {

@@ -323,7 +323,10 @@ impl Node {
             self.make_stale(last_reign_was_partners, memory, now);
         }
         // What this node uses from now on, it can also go on from.
-        self.sas.entries_mut().for_each(|entry| entry.basis |= !entry.held);
+        self.sas.entries_mut().for_each(|entry| {
+            entry.basis |= !entry.held;
+            entry.from_file = false;
+        });
         header.term.store(term, Ordering::Release);
         self.set_handling(Handling::Alone, memory);
         header.role.store(ROLE_ACTIVE, Ordering::Release);

@@ -61,6 +61,44 @@ fn a_node_that_returns_is_synchronized_and_takes_over_in_its_turn() {
     }
 }
 
+#[test]
+fn a_node_that_returns_refuses_only_what_was_delivered_not_what_its_file_had_reserved() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    for number in 1..100 {
+        world.nodes[active].accept(number);
+    }
+    world.run(5 * MS);
+    // The standby comes back without memory, with a file that reserves far ahead.
+    let now = world.now;
+    let incarnation = world.nodes[standby].incarnation;
+    let mut machine = Machine::new(world.nodes[standby].number, now, Known::UpTo(5000), Stale::Jump);
+    machine.incarnation = incarnation;
+    machine.grant(now);
+    world.nodes[standby] = machine;
+    let sa = world.nodes[standby].hot.inbound(1).unwrap();
+    assert_ne!(
+        window::check(&sa.top, &sa.window, 4000),
+        Verdict::Fresh,
+        "before it hears more, the file counts"
+    );
+    assert_eq!(world.settle(), (active, standby));
+    world.nodes[active].alive = false;
+    world.run(20 * MS);
+    assert!(world.nodes[standby].is_active());
+    let sa = world.nodes[standby].hot.inbound(1).unwrap();
+    for number in 1..100 {
+        assert_ne!(window::check(&sa.top, &sa.window, number), Verdict::Fresh, "{number} was delivered");
+    }
+    for number in 100..200 {
+        assert_eq!(
+            window::check(&sa.top, &sa.window, number),
+            Verdict::Fresh,
+            "{number} was delivered by nobody"
+        );
+    }
+}
+
 fn handling(machine: &Machine) -> Handling {
     Handling::of_word(machine.hot.header().handling.load(Ordering::Acquire))
 }
