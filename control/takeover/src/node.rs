@@ -100,8 +100,6 @@ pub struct Node {
     pub(crate) answered_at: Nanos,
     pub(crate) counts: Counts,
     pub(crate) took_over_fresh: Option<bool>,
-    /// Records whose role was read before they are merged; only a mutant fills it.
-    late: Vec<(u64, Record)>,
 }
 
 impl Node {
@@ -143,7 +141,6 @@ impl Node {
             answered_at: now,
             counts: Counts::default(),
             took_over_fresh: None,
-            late: Vec::new(),
         }
     }
 
@@ -273,8 +270,14 @@ impl Node {
                 Role::Standby(_) => self.follow_as_standby(&header, memory, now),
             }
         }
-        for section in sections {
-            self.section(&header, section, memory, now);
+        // Versions mean something within one term only: what was said in an earlier reign, and comes late or again, is
+        // neither merged nor sealed, nor an answer to anything of this one.
+        let present = reign == self.reign;
+        for section in sections.into_iter().filter(|_| present) {
+            // A late request to seal is of a join that was given up: sealing it would void what is sealed now.
+            if newest || !matches!(section, Section::Seal { .. }) {
+                self.section(&header, section, memory, now);
+            }
         }
         Ok(())
     }
@@ -292,8 +295,7 @@ impl Node {
                 }
             }
             Section::Seal { version, incarnation, position } => {
-                let wanted = incarnation == self.incarnation && incarnation != 0
-                    || mutant::is(Mutant::StrictWithoutIncarnation);
+                let wanted = incarnation == self.incarnation && incarnation != 0;
                 if let Role::Standby(standby) = &mut self.role
                     && wanted
                 {
@@ -309,7 +311,7 @@ impl Node {
     fn may_answer(&self) -> bool {
         match &self.role {
             Role::Standby(standby) => self.incarnation != 0 && !standby.unmerged,
-            Role::Active(_) => mutant::is(Mutant::AcknowledgePromoted),
+            Role::Active(_) => false,
         }
     }
 
@@ -317,12 +319,9 @@ impl Node {
         if last {
             return self.final_record(version, &record, memory, now);
         }
-        if mutant::is(Mutant::RoleBeforeMerge) && self.may_answer() {
-            return self.late.push((version, record));
-        }
         // A record that arrives at an active node is of an earlier reign: nothing of it is news.
         let standby = matches!(self.role, Role::Standby(_)) && self.leaving.is_none();
-        if standby || mutant::is(Mutant::AcknowledgePromoted) {
+        if standby {
             self.merge(version, &record, memory, now);
         }
     }
@@ -333,7 +332,7 @@ impl Node {
             self.sas.forget_assumed(&record.key, memory.hot);
         }
         let number = known.and_then(|(slot, _)| tandem_lease::merge(record, slot, memory.hot));
-        let may_answer = self.may_answer() || mutant::is(Mutant::RoleBeforeMerge);
+        let may_answer = self.may_answer();
         let Some(number) = number else {
             // One that was removed here carries nothing here any more, and its numbers stay with its key (F19).
             let tombstone =
@@ -390,9 +389,6 @@ impl Node {
                 Role::Active(_) => self.active_timeout(memory, now),
                 Role::Standby(_) => self.standby_timeout(memory, now),
             }
-        }
-        for (version, record) in std::mem::take(&mut self.late) {
-            self.merge(version, &record, memory, now);
         }
         self.actions.extend(self.sas.next_batch());
     }

@@ -4,6 +4,7 @@ mod world;
 
 use std::sync::atomic::Ordering;
 use tandem_esp::window::{self, Verdict};
+use tandem_lease::message::{Header, Writer};
 use tandem_shm::Handling;
 use tandem_takeover::{Action, Input, Known, MS, Sa, SaKey, Stale, Way};
 use world::{Machine, World};
@@ -97,6 +98,23 @@ fn a_node_that_returns_refuses_only_what_was_delivered_not_what_its_file_had_res
             "{number} was delivered by nobody"
         );
     }
+}
+
+#[test]
+fn a_late_request_to_seal_changes_nothing() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    let (now, incarnation) = (world.now, world.nodes[standby].incarnation);
+    let (mut header, mut late) = (Header::new(), Vec::new());
+    header.number.set(1);
+    let mut writer = Writer::new(&mut late, &header);
+    assert!(writer.seal(1, incarnation, 1));
+    writer.finish();
+    let machine = &mut world.nodes[standby];
+    machine.inbox.push((0, late));
+    world.run(5 * MS);
+    assert!(world.now > now && world.nodes[active].state(world.now) == "strict");
+    assert_eq!(world.nodes[standby].state(world.now), "synchronized");
 }
 
 fn handling(machine: &Machine) -> Handling {
