@@ -227,6 +227,10 @@ impl TermFile {
     /// partner is to be told for its [`TermFile::pair`].
     #[must_use]
     pub fn highest(&self, partner: &PublicKey) -> [u64; 2] {
+        if self.partner.is_none() && self.taken == 0 {
+            // Terms are reserved here and none could be taken: such a node is not eligible.
+            return [0, 0];
+        }
         // A partner that is paired keeps to its own parity, so terms that are only reserved here do not concern
         // it. If they were told each time, either node would lift the other for ever.
         let own = if self.partner.as_ref() == Some(partner) { self.taken } else { self.used() };
