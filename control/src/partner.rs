@@ -38,6 +38,8 @@ pub enum News {
     Incarnation(u64),
     /// A key for the data plane, then [`Command::EpochInstalled`].
     Epoch(EpochKey),
+    /// The answer to [`Command::EpochsLost`]: keys that were told before are of no use any more.
+    EpochsRenewed,
     /// A message of the partner's stream, to be applied, then [`Command::Applied`].
     Stream(SessionId, u64, StreamBody),
     /// Everything has gone out up to this position, for [`Command::Quiet`].

@@ -42,6 +42,8 @@ pub struct Pair {
     more: BTreeMap<SaId, SaSpec>,
     /// Keys of the paths, the older one first.
     keys: Vec<EpochKey>,
+    /// So often were the keys given up without an answer of the driver yet: keys that it told before are not taken.
+    renewing: u32,
     /// What only a data plane can take, while there is none. Bounded by the window of the stream.
     waiting: VecDeque<News>,
     /// The term file could not be written: no grant until it can.
@@ -88,6 +90,7 @@ impl Pair {
             own: own_sas(settings),
             more: BTreeMap::new(),
             keys: Vec::new(),
+            renewing: 0,
             waiting: VecDeque::new(),
             grant_due: false,
         })
@@ -204,6 +207,9 @@ impl<F: Fence> Daemon<F> {
         let adopted = session.hello.hot_state == HotStateOrigin::Adopted;
         if let Some(pair) = &mut self.pair {
             pair.keys.clear();
+            // Neither a key that waits, nor one that is on its way: the process before may have used it (F6).
+            pair.waiting.retain(|news| !matches!(news, News::Epoch(_)));
+            pair.renewing += 1;
             pair.partner.tell(Command::EpochsLost);
         }
         self.node.new_incarnation(if adopted { Memory::Kept } else { Memory::Lost })?;
@@ -345,7 +351,9 @@ impl<F: Fence> Daemon<F> {
                 // The error is in the log, and the partner has it.
                 let _ = self.paired(id, &hello);
             }
-            News::Up { .. } | News::Incarnation(_) | News::Down(_) => self.note_session(&news),
+            News::Up { .. } | News::Incarnation(_) | News::Down(_) | News::EpochsRenewed => {
+                self.note_session(&news);
+            }
             News::Epoch(_) | News::Stream(..) | News::Quiet { .. } => {
                 if let Some(pair) = &mut self.pair {
                     pair.waiting.push_back(news);
@@ -373,6 +381,10 @@ impl<F: Fence> Daemon<F> {
             News::Down(_) => {
                 self.note_session(&news);
                 session.news(SessionNews::Down).await
+            }
+            News::EpochsRenewed => {
+                self.note_session(&news);
+                Ok(())
             }
             news => self.with_data_plane(session, news).await,
         }
@@ -408,6 +420,7 @@ impl<F: Fence> Daemon<F> {
                 // Keys stay of use; the rest was of that session.
                 pair.waiting.retain(|news| matches!(news, News::Epoch(_)));
             }
+            News::EpochsRenewed => pair.renewing = pair.renewing.saturating_sub(1),
             _ => {}
         }
     }
@@ -420,12 +433,16 @@ impl<F: Fence> Daemon<F> {
             News::Quiet { incarnation, position } => {
                 session.news(SessionNews::Quiet { incarnation, position }).await
             }
-            News::Paired(..) | News::Up { .. } | News::Incarnation(_) | News::Down(_) => Ok(()),
+            News::Paired(..)
+            | News::Up { .. }
+            | News::Incarnation(_)
+            | News::Down(_)
+            | News::EpochsRenewed => Ok(()),
         }
     }
 
     async fn epoch(&mut self, session: &mut Session, key: EpochKey) -> Result<(), SessionError> {
-        let Some(pair) = &mut self.pair else { return Ok(()) };
+        let Some(pair) = self.pair.as_mut().filter(|pair| pair.renewing == 0) else { return Ok(()) };
         let (number, send) = (key.number, key.send);
         match session.epoch(key.clone()).await {
             Ok(()) => {

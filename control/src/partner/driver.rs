@@ -226,6 +226,8 @@ impl Driver {
                     moved = true;
                 }
             }
+            // What a session had to say may have been for this node alone, and it said nothing else.
+            moved |= self.members.iter().any(|member| member.session.has_event());
             if !moved {
                 break;
             }
@@ -407,7 +409,10 @@ impl Driver {
             }
             Command::EpochInstalled { number, send } => local.epochs.installed(number, send),
             Command::EpochRefused => local.epochs.refused(),
-            Command::EpochsLost => local.epochs.renew(),
+            Command::EpochsLost => {
+                local.epochs.renew();
+                self.tell(News::EpochsRenewed);
+            }
             Command::Refuse(id, reason) => {
                 if let Some(member) = self.members.iter_mut().find(|member| member.id == id) {
                     member.session.refuse(reason, &mut self.local);

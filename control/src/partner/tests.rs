@@ -65,7 +65,7 @@ async fn own(partner: &mut Partner, time: Duration) -> (u32, u32) {
                 partner.tell(Command::EpochInstalled { number, send });
             }
             News::Stream(id, position, _) => partner.tell(Command::Applied(id, position)),
-            News::Incarnation(_) | News::Quiet { .. } => {}
+            News::Incarnation(_) | News::Quiet { .. } | News::EpochsRenewed => {}
         }
     }
     (ups, downs)
@@ -182,4 +182,31 @@ async fn another_program_at_the_partners_port_is_named_and_tried_again_each_seco
     let report = node.report().await.unwrap();
     assert_eq!(report.session.state, SessionState::Refused);
     assert!(report.session.reason.unwrap().contains("does not speak SSP"));
+}
+
+#[tokio::test]
+async fn the_keys_of_the_paths_are_in_force_as_soon_as_the_session_is_up() {
+    let network = Network::new();
+    let mut nodes = [network.start(0), network.start(1)];
+    // The time from the session to the key that is sealed with.
+    async fn until_sealed(partner: &mut Partner) -> Duration {
+        let mut up = Instant::now();
+        loop {
+            match partner.news().await {
+                News::Paired(id, _) => partner.tell(Command::Reserved(id)),
+                News::Up { .. } => up = Instant::now(),
+                News::Epoch(EpochKey { number, send, .. }) => {
+                    partner.tell(Command::EpochInstalled { number, send });
+                    if send {
+                        return up.elapsed();
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let [first, second] = &mut nodes;
+    let both = async { tokio::join!(until_sealed(first), until_sealed(second)) };
+    let (first, second) = timeout(Duration::from_secs(10), both).await.unwrap();
+    assert!(first.max(second) < Duration::from_millis(400), "{first:?}, {second:?}");
 }

@@ -307,6 +307,12 @@ impl Session {
         self.events.pop_front()
     }
 
+    /// Has something happened that was not asked for yet?
+    #[must_use]
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// When [`Session::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Nanos> {
