@@ -123,7 +123,7 @@ impl Node {
             let theirs = header.incarnation.get();
             if header.is(flag::GOODBYE) && theirs == incarnation {
                 self.go_alone("the standby said goodbye", memory, now);
-            } else if theirs > incarnation {
+            } else if theirs > incarnation && !mutant::is(Mutant::StrictWithoutIncarnation) {
                 self.go_alone("the standby is in a new incarnation", memory, now);
             }
         }
@@ -384,7 +384,7 @@ impl Node {
         }) else {
             return;
         };
-        if sealed != version || by != incarnation && !mutant::is(Mutant::StrictWithoutIncarnation) {
+        if sealed != version || by != incarnation {
             return;
         }
         if late {

@@ -129,9 +129,7 @@ impl Node {
     /// Seals v, if everything that belongs to it is here (F18 step 4).
     pub(crate) fn seal(&mut self) {
         let incarnation = self.incarnation;
-        let alone = self.config.alone;
-        let sent = self.partner.newest_sent();
-        let Some(standby) = self.standby_mut() else { return };
+        let Role::Standby(standby) = &mut self.role else { return };
         let Some((version, position)) = standby.seal_wanted else { return };
         let (of, applied, end_of_bulk) = standby.applied;
         let complete = of == incarnation && applied >= position && end_of_bulk;
@@ -145,7 +143,8 @@ impl Node {
         }
         if mutant::is(Mutant::SkipStrictSince) {
             standby.synchronized = true;
-            standby.fresh_until = standby.fresh_until.max(sent.saturating_add(alone));
+            let until = self.partner.newest_sent().saturating_add(self.config.alone);
+            standby.fresh_until = standby.fresh_until.max(until);
         }
         self.sealed_due = Some(version);
     }
@@ -303,9 +302,7 @@ impl Node {
             terms.taken = term;
         }
         // Nothing more is answered: what was merged and not acknowledged is no loss.
-        if !mutant::is(Mutant::RoleBeforeMerge) {
-            self.answers.clear();
-        }
+        self.answers.clear();
         self.sealed_due = None;
         self.sas.owe_nothing();
         let last_reign_was_partners = self.reign != 0 && !self.config.node.owns(self.reign);

@@ -16,7 +16,7 @@ pub(super) fn seeds(run: &mut Run) -> Result<()> {
     let number = SEEDS[usize::from(run.full)];
     simulation::simulate(Seeds { from: 0, number, stop: false }, &mut run.report);
     let rate = run.report.figures().get("seeds_per_minute").copied().unwrap_or(0.0);
-    run.report.expect("20,000 seeds a minute", rate >= PER_MINUTE, format!("{rate:.0}"));
+    run.expect("20,000 seeds a minute", rate >= PER_MINUTE, format!("{rate:.0}"));
     Ok(())
 }
 

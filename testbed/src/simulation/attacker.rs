@@ -26,6 +26,13 @@ impl Attacker {
         }
     }
 
+    /// The newest datagrams to a node that it has, so many, some of them more than once.
+    pub fn newest_to(&self, node: usize, number: usize) -> Vec<Datagram> {
+        let newest: Vec<&Datagram> =
+            self.datagrams.iter().rev().filter(|datagram| datagram.from != node).take(number / 2).collect();
+        newest.into_iter().cycle().take(number).cloned().collect()
+    }
+
     /// A datagram between the nodes.
     pub fn saw_datagram(&mut self, datagram: &Datagram) {
         if self.datagrams.len() < KEEPS {

@@ -43,6 +43,7 @@ enum Scope {
 struct Origin {
     node: usize,
     disk: u32,
+    trust: u32,
     era: u32,
 }
 
@@ -89,6 +90,10 @@ pub struct Checker {
     demoted: [Time; 2],
     joined: [bool; 2],
     disk: [u32; 2],
+    /// Its memory was lost, and then the other one was active: what it has of windows it may have from there.
+    forgot: [bool; 2],
+    met: [bool; 2],
+    trust: [u32; 2],
     lost_strict: bool,
     lost: [bool; 2],
     patience: Time,
@@ -118,6 +123,9 @@ impl Checker {
             demoted: [0; 2],
             joined: [false; 2],
             disk: [0; 2],
+            forgot: [false; 2],
+            met: [false; 2],
+            trust: [0; 2],
             lost_strict: false,
             lost: [false; 2],
             patience,
@@ -158,7 +166,7 @@ impl Checker {
     }
 
     fn origin(&self, node: usize) -> Origin {
-        Origin { node, disk: self.disk[node], era: self.era }
+        Origin { node, disk: self.disk[node], trust: self.trust[node], era: self.era }
     }
 
     /// Does an earlier deed bind the node that does the same now, in a round that began then?
@@ -177,9 +185,11 @@ impl Checker {
 
     /// A nonce was used under the key of an SPI (G1).
     pub fn nonce(&mut self, node: usize, spi: u32, iv: Iv) {
-        let text = format!("{iv:?}");
-        if !self.nonces.insert((spi, iv)) {
-            self.fail(format!("G1: node {node} used a nonce again under the key of {spi:#x}: {text}"));
+        let nonce = (spi, iv);
+        if self.nonces.contains(&nonce) {
+            self.fail(format!("G1: node {node} used a nonce again under the key of {spi:#x}: {:?}", nonce.1));
+        } else {
+            self.nonces.insert(nonce);
         }
     }
 
@@ -201,7 +211,14 @@ impl Checker {
             ));
         }
         let earlier = self.delivered.get(&(packet.spi, packet.sequence));
-        let twice = earlier.into_iter().flatten().find(|earlier| self.binds(**earlier, node, began)).copied();
+        // A node that lost its memory takes the window of the one that was active meanwhile instead of what its file
+        // assumes: then its own deeds of before bind it as that one's do (after a stale takeover: not).
+        let binds = |earlier: &&Origin| {
+            let as_partner = earlier.node == node && earlier.trust != self.trust[node];
+            let earlier = if as_partner { Origin { node: 1 - node, ..**earlier } } else { **earlier };
+            self.binds(earlier, node, began)
+        };
+        let twice = earlier.into_iter().flatten().find(binds).copied();
         if let Some(earlier) = twice {
             let scope = self.scope();
             self.fail(format!(
@@ -305,6 +322,7 @@ impl Checker {
             self.lost = [false; 2];
         }
         self.lost[node] = true;
+        (self.forgot[node], self.met[node]) = (true, false);
     }
 
     /// A node lost its disk.
@@ -319,6 +337,7 @@ impl Checker {
         self.sight = sight;
         for node in 0..2 {
             let (was, is) = (before[node], sight[node]);
+            self.met[node] |= self.forgot[node] && sight[1 - node].active;
             if !is.active && was.active {
                 self.demoted[node] = now;
             }
@@ -354,6 +373,9 @@ impl Checker {
     }
 
     fn promoted(&mut self, node: usize, partner: Sight, fresh: bool) {
+        if std::mem::take(&mut self.forgot[node]) && self.met[node] {
+            self.trust[node] += 1;
+        }
         if fresh {
             self.counts.second += u64::from(self.counts.fresh > 0);
             self.counts.fresh += 1;

@@ -296,7 +296,10 @@ impl World {
         }
         let mut after = 2 * MS;
         let mut message = None;
-        if joined {
+        let slow = self.directed.as_ref().is_some_and(super::directed::Directed::slow_stream)
+            && matches!(session.queues[to].front(), Some(Message::Content { .. }))
+            && !self.rng.chance(100);
+        if joined && !slow {
             message = session.queues[to].pop_front();
             after = self.rng.between(20 * US, 200 * US);
         }

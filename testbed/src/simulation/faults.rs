@@ -114,6 +114,11 @@ impl World {
         }
     }
 
+    /// A node dies after the step that it makes now.
+    pub fn dies_now(&mut self, node: usize, death: Death) {
+        self.crash = Some(Crash { node, steps: 0, death });
+    }
+
     /// A node has made a step, after which it may die. False if its data plane is gone.
     pub fn step(&mut self, node: usize) -> bool {
         if let Some(crash) = &mut self.crash
@@ -257,7 +262,7 @@ impl World {
         self.story
             .tell(self.now, "world", || format!("heals; {loss} of 1000 datagrams are lost from now on"));
         self.rough = false;
-        (self.crash, self.crash_at_join) = (None, None);
+        (self.crash, self.crash_at_join, self.directed) = (None, None, None);
         self.net.heal(loss);
         for node in 0..2 {
             self.nodes[node].paused_until = self.nodes[node].paused_until.min(self.now);

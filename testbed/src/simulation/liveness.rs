@@ -15,6 +15,8 @@ use tandem_takeover::Stale;
 pub const SETTLE: Time = 700 * MS;
 /// The partner of a node that was killed is active within this time: D_b, two heartbeats, and a fifth.
 const TAKEOVER: Time = 16 * MS;
+/// A dangerous moment is played within this time.
+const PLAY: Time = 360 * MS;
 /// Every SA moves within this time.
 const FLOW: Time = 60 * MS;
 
@@ -29,6 +31,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// One node started alone.
     pub started_alone: bool,
+    /// A dangerous moment was played, instead of faults at random.
+    pub directed: bool,
     /// G2 and G3 held for the pair from the first reign to the end of the rough time.
     pub pair_scope: bool,
     /// From healing to a healthy pair.
@@ -49,12 +53,14 @@ pub fn run(seed: u64, told: bool) -> Outcome {
         broken: None,
         counts: Counts::default(),
         started_alone,
+        directed: false,
         pair_scope: false,
         settled_after: 0,
         took_over_after: 0,
         story: Vec::new(),
     };
     world.begin(started_alone);
+    outcome.directed = seed % 4 >= 2;
     world.live(&mut outcome);
     outcome.broken = world.check.broken.take();
     outcome.counts = world.check.counts;
@@ -80,11 +86,15 @@ impl World {
 
     fn live(&mut self, outcome: &mut Outcome) {
         // Half of the runs become healthy first, so that faults meet a pair in service.
-        let (from, to) = if self.rng.chance(600) { (180 * MS, 420 * MS) } else { (20 * MS, 300 * MS) };
-        for (at, fault) in plan(&mut self.rng, from, to) {
-            self.queue.put(at, Event::Fault(fault));
+        if outcome.directed {
+            self.play(outcome.started_alone);
+        } else {
+            let (from, to) = if self.rng.chance(600) { (180 * MS, 420 * MS) } else { (20 * MS, 300 * MS) };
+            for (at, fault) in plan(&mut self.rng, from, to) {
+                self.queue.put(at, Event::Fault(fault));
+            }
+            self.run_until(to + 20 * MS);
         }
-        self.run_until(to + 20 * MS);
         outcome.pair_scope = self.check.scope() == "pair";
         self.heal();
         let healed = self.now;
@@ -117,6 +127,17 @@ impl World {
         self.run_until(self.now + 12 * MS);
     }
 
+    /// Plays a dangerous moment to its end.
+    fn play(&mut self, started_alone: bool) {
+        self.direct(started_alone);
+        let done = |world: &World| world.directed.as_ref().is_none_or(super::directed::Directed::is_done);
+        while !done(self) && self.now < PLAY && self.check.broken.is_none() {
+            self.run_until(self.now + 5 * MS);
+        }
+        // A takeover, and the attacker's answer to it.
+        self.run_until(self.now + 35 * MS);
+    }
+
     /// Waits for a healthy pair; its active node.
     fn settle(&mut self, when: &str) -> Option<usize> {
         let end = self.now + SETTLE;
@@ -142,8 +163,8 @@ impl World {
 
     /// Every SA that no stale takeover holds moves.
     fn flows(&mut self, when: &str) -> bool {
-        // What was reserved on disk and lost with the memory is skipped (F40): the peer gets past it.
-        self.peer_skips(1 << 21);
+        // What was reserved on disk and lost with the memory is skipped, each time (F40): the peer gets past it.
+        self.peer_skips(1 << 24);
         let start = self.now;
         self.run_until(start + FLOW);
         let still = self.definitions.iter().find(|definition| {

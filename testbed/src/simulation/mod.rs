@@ -2,7 +2,7 @@
 //! under a seeded clock, with a network that loses, repeats, reorders and cuts, a remote peer, an attacker who
 //! replays everything, and crashes at every step.
 //!
-//! A run is a seed. It draws a world and its faults ([`faults`]), lets the world go on ([`world`]), and looks all the time
+//! A run is a seed. It draws a world and its faults ([`faults`]), or plays one dangerous moment ([`directed`]), lets the world go on ([`world`]), and looks all the time
 //! at what leaves the nodes ([`check`]); then everything heals, and the pair must become healthy and survive the death of
 //! its active node ([`liveness`]). The same seed gives the same run, and can tell its story ([`story`]).
 //!
@@ -13,6 +13,7 @@
 mod attacker;
 mod check;
 mod control;
+mod directed;
 mod disk;
 mod faults;
 mod liveness;

@@ -225,6 +225,12 @@ impl Keys {
         }
     }
 
+    /// Would it be opened now?
+    pub fn would_open(&self, datagram: &Datagram) -> bool {
+        let known = self.known.iter().find(|(epoch, _)| *epoch == datagram.epoch);
+        known.is_some_and(|(_, seen)| { *seen }[datagram.path].accept(datagram.counter))
+    }
+
     /// Is it authentic, and seen for the first time?
     pub fn open(&mut self, datagram: &Datagram) -> bool {
         self.known

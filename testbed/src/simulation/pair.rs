@@ -209,13 +209,36 @@ impl World {
                 return;
             }
         }
-        let drained = self.nodes[node].data.as_ref().is_none_or(|data| data.receive.is_empty())
-            || mutant::is(Mutant::AloneBeforeDraining);
+        let drained = self.nodes[node].data.as_ref().is_none_or(|data| data.receive.is_empty());
+        let strictly = self.handles_strictly(node);
         self.with_machine(node, |machine, memory| machine.handle_timeout(drained, memory, local));
+        if strictly && !drained {
+            self.check_queue(node);
+        }
         if !self.after(node) || !self.transmit(node, local) {
             return;
         }
         self.next_run(node);
+    }
+
+    fn handles_strictly(&self, node: usize) -> bool {
+        let sight = self.sight(node);
+        sight.active && !sight.alone
+    }
+
+    /// Time has made a node go on alone: nothing of a later reign may wait in its queue (F20).
+    fn check_queue(&mut self, node: usize) {
+        let sight = self.sight(node);
+        let Some(data) = self.nodes[node].data.as_ref().filter(|_| sight.active && sight.alone) else {
+            return;
+        };
+        let later = data.receive.iter().any(|datagram| {
+            data.keys.would_open(datagram)
+                && message::read(&datagram.message).is_ok_and(|(header, _)| header.reign.get() > sight.term)
+        });
+        if later {
+            self.check.fail(format!("F20: node {node} goes on alone, and a later reign waits in its queue"));
+        }
     }
 
     /// Hands a datagram to the machine; false if the node is gone.
@@ -328,7 +351,7 @@ impl World {
             }
             // The winner goes on without the loser's state, and says so (F28).
             Action::History { step: "unmerged", .. } if self.active(node) => self.check.gave_up(),
-            Action::History { .. } => {}
+            Action::History { step, .. } => self.directed_history(node, step),
         }
     }
 
@@ -414,6 +437,9 @@ impl World {
         let datagram =
             Datagram { epoch, path, from: node, counter, sealed: self.now, message: Rc::clone(message) };
         self.attacker.saw_datagram(&datagram);
+        if self.directed_loses(&datagram) {
+            return;
+        }
         for at in self.net.carry(path, node, self.now, &mut self.rng).into_iter().flatten() {
             self.queue.put(at, Event::Datagram { node: 1 - node, datagram: datagram.clone() });
         }
@@ -449,7 +475,8 @@ impl World {
     pub fn worker(&mut self, node: usize, number: usize) {
         let now = self.now;
         let mut effects = Vec::new();
-        let whole = self.rng.chance(700);
+        let slow = self.slow_workers();
+        let whole = !slow && self.rng.chance(700);
         let host = &mut self.nodes[node];
         let (Some(hot), Some(data)) = (&host.hot, &mut host.data) else { return };
         let Some(worker) = data.workers.get_mut(number) else { return };
@@ -473,7 +500,7 @@ impl World {
             return;
         }
         if more {
-            let long = if self.rng.chance(30) { 5 * MS } else { 30 * US };
+            let long = if slow || self.rng.chance(30) { 5 * MS } else { 30 * US };
             let after = US + self.rng.below(long);
             self.wake_worker(node, number, now + after);
         }
@@ -490,6 +517,7 @@ impl World {
                     format!("delivers {:#x}/{}", packet.spi, packet.sequence)
                 });
                 self.check.deliver(node, packet, began);
+                self.directed_delivered(node);
             }
             Effect::Sent { spi, numbers, ivs, term, .. } => {
                 self.story.tell(self.now, NAMES[node], || {

@@ -55,6 +55,7 @@ struct Parked {
     packet: Esp,
     slot: u32,
     stamp: u64,
+    since: Time,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,6 +123,12 @@ impl Worker {
                     || is_held(hot, head)
                     || releasable(hot, head, Handling::of_word(header.handling.load(Ordering::Acquire)))
             })
+    }
+
+    /// Since when its oldest parked frame waits.
+    #[must_use]
+    pub fn parked_since(&self) -> Option<Time> {
+        self.parked.front().map(|parked| parked.since)
     }
 
     /// Is a round over, or not begun?
@@ -235,7 +242,7 @@ impl Worker {
             if at_once && packet.sequence <= limit {
                 out.push(Effect::Delivered(packet));
             } else if self.parked.len() < PARKED_MAX {
-                self.parked.push_back(Parked { packet, slot, stamp });
+                self.parked.push_back(Parked { packet, slot, stamp, since: self.began });
             } else {
                 out.push(Effect::Dropped("parking-full"));
             }

@@ -3,6 +3,7 @@
 use super::attacker::Attacker;
 use super::check::{Checker, Sight};
 use super::control::Session;
+use super::directed::Directed;
 use super::disk::Disk;
 use super::faults::{Crash, Death, Fault};
 use super::net::{Datagram, Net};
@@ -52,6 +53,8 @@ pub enum Event {
     Content,
     /// Something goes wrong.
     Fault(Fault),
+    /// The next step of a directed schedule.
+    Directed,
     /// A process comes back.
     StartControl { node: usize },
     /// A process comes back.
@@ -93,6 +96,8 @@ pub struct World {
     pub crash: Option<Crash>,
     /// One that waits for the next join.
     pub crash_at_join: Option<(u32, Death)>,
+    /// The moment that is played, where the faults are not drawn.
+    pub directed: Option<Directed>,
     /// When each node last took in a message of the other.
     pub last_heard: [Time; 2],
     /// Node that announced the virtual address last.
@@ -159,6 +164,7 @@ impl World {
             definitions,
             crash: None,
             crash_at_join: None,
+            directed: None,
             last_heard: [0; 2],
             virtual_at: None,
             claims: [false; 2],
@@ -281,6 +287,7 @@ impl World {
                     self.fault(fault);
                 }
             }
+            Event::Directed => self.directed_step(),
             Event::StartControl { node } => self.start_control(node),
             Event::StartData { node } => self.start_data(node),
             Event::Configure { node, sa, there } => self.configure(node, sa, there),
@@ -321,12 +328,15 @@ impl World {
 
     /// A worker makes its next step then, or earlier if it would anyway.
     pub fn wake_worker(&mut self, node: usize, worker: usize, at: Time) {
+        let slow = self.slow_workers();
         let host = &mut self.nodes[node];
         let life = host.data_life;
         let Some(worker_of) = host.data.as_mut().and_then(|data| data.workers.get_mut(worker)) else {
             return;
         };
-        if worker_of.due.is_none_or(|due| due > at) {
+        // In the middle of a round, a slow one stays slow, whatever else comes.
+        let stays = slow && worker_of.due.is_some() && !worker_of.between_rounds();
+        if !stays && worker_of.due.is_none_or(|due| due > at) {
             worker_of.due = Some(at);
             self.queue.put(at, Event::Worker { node, life, worker });
         }
