@@ -372,7 +372,9 @@ impl World {
                 continue;
             }
             let heard = self.last_heard[node];
-            let silent = heard != 0 && self.now > heard + 9 * MS;
+            // D_b by its own clock.
+            let clock = &self.nodes[node].clock;
+            let silent = heard != 0 && clock.read(self.now) >= clock.read(heard) + 10 * MS;
             let dark = |segment: usize| {
                 self.net.dark_since(segment, node, self.now).is_some_and(|since| since < heard)
             };
