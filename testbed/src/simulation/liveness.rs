@@ -9,7 +9,7 @@ use super::faults::{Death, plan};
 use super::node::SaDefinition;
 use super::queue::{MS, Time};
 use super::world::{Event, World};
-use tandem_takeover::Stale;
+use tandem_takeover::{SaKey, Stale};
 
 /// After healing, the pair is healthy within this time.
 pub const SETTLE: Time = 700 * MS;
@@ -166,17 +166,26 @@ impl World {
         // What was reserved on disk and lost with the memory is skipped, each time (F40): the peer gets past it.
         self.peer_skips(1 << 24);
         let start = self.now;
-        self.run_until(start + FLOW);
+        let mut still = self.still_since(start);
+        while still.is_some() && self.now < start + FLOW && self.check.broken.is_none() {
+            self.run_until(self.now + 5 * MS);
+            still = self.still_since(start);
+        }
+        if let Some(key) = still {
+            let text = format!("L: nothing moved through {key:?} {when}");
+            self.check.fail(text);
+        }
+        self.check.broken.is_none()
+    }
+
+    /// An SA that should move and has not moved since.
+    fn still_since(&self, start: Time) -> Option<SaKey> {
         let still = self.definitions.iter().find(|definition| {
             definition.configured == [true; 2]
                 && self.check.moved(definition.key.spi) <= start
                 && !self.may_be_held(definition)
         });
-        if let Some(definition) = still {
-            let text = format!("L: nothing moved through {:?} {when}", definition.key);
-            self.check.fail(text);
-        }
-        self.check.broken.is_none()
+        still.map(|definition| definition.key)
     }
 
     /// Does the active node hold an SA until an operator acts, and may it (F24, F40)? Only after a stale takeover that

@@ -10,37 +10,12 @@ pub const US: Time = 1_000;
 /// One millisecond.
 pub const MS: Time = 1_000_000;
 
-#[derive(Debug)]
-struct Entry<E> {
-    at: Time,
-    number: u64,
-    event: E,
-}
-
-impl<E> PartialEq for Entry<E> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl<E> Eq for Entry<E> {}
-
-impl<E> PartialOrd for Entry<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> Ord for Entry<E> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-/// Events to come.
+/// Events to come. The heap moves small entries about; the events lie still.
 #[derive(Debug)]
 pub struct Queue<E> {
-    heap: BinaryHeap<Reverse<Entry<E>>>,
+    heap: BinaryHeap<Reverse<(Time, u64, u32)>>,
+    events: Vec<Option<E>>,
+    free: Vec<u32>,
     number: u64,
 }
 
@@ -48,21 +23,35 @@ impl<E> Queue<E> {
     /// Nothing is to come.
     #[must_use]
     pub fn new() -> Self {
-        Self { heap: BinaryHeap::with_capacity(256), number: 0 }
+        Self {
+            heap: BinaryHeap::with_capacity(256),
+            events: Vec::with_capacity(256),
+            free: Vec::with_capacity(256),
+            number: 0,
+        }
     }
 
     /// `event` happens at `at`.
     pub fn put(&mut self, at: Time, event: E) {
         self.number += 1;
-        self.heap.push(Reverse(Entry { at, number: self.number, event }));
+        let place = self.free.pop().unwrap_or(self.events.len() as u32);
+        match self.events.get_mut(place as usize) {
+            Some(free) => *free = Some(event),
+            None => self.events.push(Some(event)),
+        }
+        self.heap.push(Reverse((at, self.number, place)));
     }
 
     /// The next event, if it happens before `end`.
     pub fn take(&mut self, end: Time) -> Option<(Time, E)> {
-        if self.heap.peek().is_none_or(|entry| entry.0.at >= end) {
+        let Reverse((at, ..)) = *self.heap.peek()?;
+        if at >= end {
             return None;
         }
-        self.heap.pop().map(|entry| (entry.0.at, entry.0.event))
+        let Reverse((at, _, place)) = self.heap.pop()?;
+        self.free.push(place);
+        let event = self.events.get_mut(place as usize)?.take()?;
+        Some((at, event))
     }
 }
 
