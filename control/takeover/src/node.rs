@@ -406,7 +406,7 @@ impl Node {
     pub fn poll_timeout(&self) -> Nanos {
         let mut due = self.heartbeat_due;
         if let Some(sender) = self.sender.due(self.config.resend)
-            && self.sends()
+            && self.replicates()
         {
             due = due.min(sender);
         }
@@ -422,7 +422,8 @@ impl Node {
     }
 
     /// Does this node send records now?
-    fn sends(&self) -> bool {
+    #[must_use]
+    pub fn replicates(&self) -> bool {
         match &self.role {
             Role::Active(active) => !matches!(active.standing, Standing::Alone),
             Role::Standby(standby) => standby.unmerged,
@@ -438,7 +439,7 @@ impl Node {
             return None;
         }
         let heartbeat = now >= self.heartbeat_due;
-        let records = self.sends() && self.sender.has_something();
+        let records = self.replicates() && self.sender.has_something();
         let news = self.seal_due.is_some() || self.sealed_due.is_some();
         if !heartbeat && !records && !news && self.answers.is_empty() && self.last_answers.is_empty() {
             return None;

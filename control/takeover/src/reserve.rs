@@ -38,8 +38,11 @@ pub(crate) struct Entry {
     ahead: u64,
     /// The number when it was reserved for last.
     reserved_from: u64,
-    /// Its window counts everything up to the numbers file as seen: more than any node has delivered.
-    pub from_file: bool,
+    /// Number up to which the numbers file says that it may have been delivered, where this node has lost its memory: more
+    /// than any node has delivered. It gives way to the partner's window, for a takeover that is fresh.
+    assumed: Option<u64>,
+    /// The partner's window has taken its place.
+    told: bool,
     reserved_at: Nanos,
     /// Newest record that was merged and is not acknowledged, because its number is not on disk yet.
     owed: Option<(u64, u64)>,
@@ -133,7 +136,11 @@ impl Sas {
             wanted: 0,
             ahead: AHEAD_IN.0,
             reserved_from: 0,
-            from_file: sa.key.way == Way::In && matches!(sa.known, Known::UpTo(_)),
+            assumed: match sa.known {
+                Known::UpTo(last) if sa.key.way == Way::In => Some(last),
+                _ => None,
+            },
+            told: false,
             reserved_at: now,
             owed: None,
             pace,
@@ -253,7 +260,10 @@ impl Sas {
     /// more. Otherwise packets that nobody has delivered would be refused after a takeover.
     pub fn forget_assumed(&mut self, key: &SaKey, hot: &HotState) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if std::mem::take(&mut entry.from_file) && !self.recorded.contains(key) {
+        if entry.assumed.is_some()
+            && !std::mem::replace(&mut entry.told, true)
+            && !self.recorded.contains(key)
+        {
             forget(&entry.sa, hot);
         }
     }
@@ -316,6 +326,16 @@ impl Entry {
     pub fn used_untold(&self, now: Nanos) -> u128 {
         let span = self.pace.told.map_or(0, |told| now.saturating_sub(told));
         u128::from(self.pace.per_s) * 2 * u128::from(span) / 1_000_000_000
+    }
+
+    /// This node becomes active. Where that is not fresh, the partner may not have told everything: what this node has
+    /// assumed from its file counts again.
+    pub fn end_assumption(&mut self, fresh: bool, hot: &HotState) {
+        if let Some(last) = self.assumed.take()
+            && !fresh
+        {
+            skip(&self.sa, last, hot);
+        }
     }
 
     /// What a stale takeover does with it.

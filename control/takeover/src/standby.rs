@@ -62,8 +62,8 @@ impl Standby {
     }
 }
 
-/// What decides between two nodes of which none is active; the higher one takes over (F22).
-type Rank = (bool, bool, u8, bool, bool);
+/// What decides between two nodes of which none is active; the higher one takes over: first what F25 asks, then F22.
+type Rank = (bool, usize, bool, u8, bool, bool);
 
 impl Node {
     pub(crate) fn standby_mut(&mut self) -> Option<&mut Standby> {
@@ -211,14 +211,28 @@ impl Node {
     fn own_rank(&self, now: Nanos) -> Rank {
         let fresh = matches!(&self.role, Role::Standby(standby) if standby.is_fresh(now));
         let node = self.config.node;
-        (fresh, self.warm, self.config.priority, node.owns(self.reign), node.number() == 0)
+        (
+            fresh,
+            self.segments_alive(now),
+            self.warm,
+            self.config.priority,
+            node.owns(self.reign),
+            node.number() == 0,
+        )
     }
 
     fn partner_rank(&self) -> Rank {
         let header = &self.partner.header;
         let node = self.config.node;
         let owns = self.reign != 0 && !node.owns(self.reign);
-        (header.is(flag::FRESH), header.is(flag::WARM), header.priority, owns, node.number() != 0)
+        (
+            header.is(flag::FRESH),
+            usize::from(header.segments_alive),
+            header.is(flag::WARM),
+            header.priority,
+            owns,
+            node.number() != 0,
+        )
     }
 
     /// Should this standby be active?
@@ -322,7 +336,7 @@ impl Node {
         // What this node uses from now on, it can also go on from.
         self.sas.entries_mut().for_each(|entry| {
             entry.basis |= !entry.held;
-            entry.from_file = false;
+            entry.end_assumption(fresh, memory.hot);
         });
         header.term.store(term, Ordering::Release);
         self.set_handling(Handling::Alone, memory);

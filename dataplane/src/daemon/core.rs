@@ -1,7 +1,7 @@
 //! All that a running data plane holds, behind one lock that no worker ever takes.
 
 use super::interface::{self, Interface, Surroundings};
-use super::pair::{Pair, Told};
+use super::pair::{Opened, Pair, Told};
 use super::resolution::Resolution;
 use super::threads::{WorkerHandle, lock};
 use crate::fib::{Kernel, PortIndex};
@@ -68,6 +68,8 @@ pub struct Core {
     pub orders: Orders,
     /// What holds of node and partner, once control has said it.
     pub pair: Option<Pair>,
+    /// The numbers file, once it was opened.
+    pub opened: Option<Opened>,
     /// What the pair thread knows of the interfaces.
     pub told: Vec<Told>,
 }

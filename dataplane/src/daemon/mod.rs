@@ -348,6 +348,7 @@ fn start_core(
         interfaces: Vec::new(),
         orders: orders.clone(),
         pair: None,
+        opened: None,
         told: Vec::new(),
     }));
     threads::start_follower(follower, Arc::clone(&core))?;

@@ -20,6 +20,12 @@ use tandem_lease::numbers;
 use tandem_takeover::{Known, Sa, SaKey, Stale, Way};
 use tandem_xsk::PacketSocket;
 
+/// The numbers file of this process. It is opened once: two threads that write one file would each believe in its own.
+pub struct Opened {
+    numbers: Numbers,
+    known: numbers::Numbers,
+}
+
 /// What the server knows of the pair.
 pub struct Pair {
     /// Addresses of the partner, none where there is none: they are no witnesses.
@@ -55,12 +61,18 @@ impl Core {
             partner.iter().flat_map(|partner| &partner.paths).map(|path| *path.remote.ip()).collect();
         let bell = Arc::clone(self.orders.bell());
         let file = Path::new(&settings.numbers_file);
-        let started = keeper::start(file, settings.file_id, settings.used, Box::new(move || bell.ring()))?;
-        let keeper = Arc::new(started.keeper);
-        let numbers = Numbers { keeper: Arc::clone(&keeper), persisted: started.persisted };
+        if self.opened.is_none() {
+            let started =
+                keeper::start(file, settings.file_id, settings.used, Box::new(move || bell.ring()))?;
+            let numbers = Numbers { keeper: Arc::new(started.keeper), persisted: started.persisted };
+            self.opened = Some(Opened { numbers, known: started.numbers });
+        }
+        let opened = self.opened.as_ref().context("no numbers file was opened")?;
+        let (numbers, known) = (opened.numbers.clone(), opened.known.clone());
+        let keeper = Arc::clone(&numbers.keeper);
         let settings = Box::new(settings);
         self.orders.demand(|reply| Command::SetPair { settings, numbers: Some(numbers), reply })?;
-        self.pair = Some(Pair { partner, keeper, numbers: started.numbers });
+        self.pair = Some(Pair { partner, keeper, numbers: known });
         self.tell_interfaces();
         // Without a partner nobody else has taken over: the reign that the process before this one ended in goes on.
         let term = self.term();

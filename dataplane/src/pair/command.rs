@@ -16,7 +16,7 @@ const ANSWER: Duration = Duration::from_millis(1500);
 pub type Verdict = Result<(), String>;
 
 /// The numbers file, as the pair thread uses it (F40).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Numbers {
     /// Takes what is to be written.
     pub keeper: Arc<Keeper>,

@@ -16,6 +16,8 @@ use tandem_takeover::{Action, Config, Input, MESSAGE_MAX, MS, Memory, Nanos, Nod
 
 /// Between two rounds of replication while SAs change.
 pub const ROUND: Nanos = 50_000;
+/// The same for a node that nobody listens to: only reservations on disk depend on it (F40).
+const LONE_ROUND: Nanos = MS;
 /// Between two looks whether the workers have followed a handling word.
 const FOLLOW: Nanos = 50_000;
 /// Messages that are sent in one turn, at most; the machine makes them as fast as they are taken.
@@ -43,9 +45,8 @@ pub struct Member {
     /// Between two reports of what this node sees.
     sight_every: Nanos,
     next_sight: Nanos,
-    /// When the machine last looked at the marks, and whether it left some.
+    /// When the machine last took the marks.
     last_round: Nanos,
-    marks_left: bool,
     /// Messages wait that found no room in the last turn.
     sending: bool,
     lag: Histogram<u64>,
@@ -105,7 +106,6 @@ impl Member {
             sight_every,
             next_sight: now,
             last_round: 0,
-            marks_left: false,
             sending: false,
             lag: Histogram::new_with_bounds(1, LAG_MAX, 3).map_err(|error| error.to_string())?,
         })
@@ -174,7 +174,8 @@ impl Member {
         let mut any = false;
         let received = paths.receive(now, |path, message| {
             any = true;
-            node.handle_message(path, message, memory, now)
+            // When it was read, not when the turn began: silence counts from there (F20).
+            node.handle_message(path, message, memory, clock::now())
         });
         if received.overheard {
             node.handle(Input::Overheard, memory, now);
@@ -215,12 +216,10 @@ impl Member {
             self.node.handle(Input::WorkersPassed { word }, memory, now);
         }
         let marked = memory.inbound.any() || memory.outbound.any();
-        let due = marked && !self.marks_left || now >= self.node.poll_timeout();
-        if due && now >= self.last_round + ROUND {
+        let due = marked || now >= self.node.poll_timeout();
+        if due && now >= self.last_round + self.round() {
             self.node.handle_timeout(drained, memory, now);
             self.last_round = now;
-            // Marks that the machine does not want are no reason to stay awake.
-            self.marks_left = memory.inbound.any() || memory.outbound.any();
         }
     }
 
@@ -296,21 +295,20 @@ impl Member {
             return 0;
         }
         let mut next = self.node.poll_timeout();
-        if marked && self.heeds_marks() {
+        if marked {
             next = 0;
         }
         // However much is due: the machine is not asked more often than that, unless something arrives.
-        next = next.max(self.last_round + ROUND).min(self.next_sight);
+        next = next.max(self.last_round + self.round()).min(self.next_sight);
         if self.following.is_some() {
             next = next.min(self.followed + FOLLOW);
         }
         next.min(self.paths.next().unwrap_or(Nanos::MAX))
     }
 
-    /// Is it worth waking up for a mark?
-    #[must_use]
-    pub fn heeds_marks(&self) -> bool {
-        !self.marks_left
+    /// Least time between two looks at the marks: short where packets wait for a record.
+    fn round(&self) -> Nanos {
+        if self.node.replicates() { ROUND } else { LONE_ROUND }
     }
 
     /// Has the roles changed, if the change would be fresh now (F30). That it has happened is seen in the history.

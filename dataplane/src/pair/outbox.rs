@@ -75,6 +75,10 @@ impl Inbox {
         if let Event::History(entry) = &event {
             tracing::info!("{}: {}", entry.step, entry.text);
         }
+        if matches!(event, Event::Resend { .. } | Event::NeedGrant { .. }) && self.events.contains(&event) {
+            // Asked for already: while control is away the partner may ask for it again and again.
+            return;
+        }
         if self.events.len() >= KEPT_MAX {
             // What control must act on outlives what people read; of each kind the oldest goes first.
             let history = self.events.iter().position(|event| matches!(event, Event::History(_)));

@@ -38,7 +38,7 @@ struct Path {
 impl Path {
     /// Gives what an operator should know, once.
     fn open(&mut self, now: Nanos) -> Option<String> {
-        match bound(self.local) {
+        match connected(self.local, self.remote) {
             Ok(socket) => {
                 self.socket = Some(socket);
                 None
@@ -48,9 +48,9 @@ impl Path {
                 self.retry = now + RETRY;
                 first.then(|| {
                     format!(
-                        "path {}: cannot bind {} ({error}); it is tried again every second: `ip addr` shows which \
-                         addresses this node has",
-                        self.name, self.local
+                        "path {}: cannot use {} to {} ({error}); it is tried again every second: `ip addr` shows which \
+                         addresses this node has, `ip route` how the partner is reached",
+                        self.name, self.local, self.remote
                     )
                 })
             }
@@ -179,7 +179,7 @@ impl Paths {
                 None => false,
                 Some(socket) => {
                     self.seals.seal(index as u8, counter, message, &mut self.datagram).is_ok()
-                        && socket.send_to(&self.datagram, path.remote).is_ok()
+                        && socket.send(&self.datagram).is_ok()
                 }
             };
             if sent {
@@ -228,8 +228,10 @@ impl Paths {
     }
 }
 
-fn bound(local: SocketAddrV4) -> io::Result<UdpSocket> {
+/// Connected, so that the kernel keeps what others than the partner send away from the thread.
+fn connected(local: SocketAddrV4, remote: SocketAddrV4) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(local)?;
+    socket.connect(remote)?;
     socket.set_nonblocking(true)?;
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         // Up to net.core.rmem_max it takes no privilege.
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_arrives_once_and_strangers_are_counted() {
+    fn a_message_arrives_once_and_strangers_are_not_heard() {
         let (mut a, mut b, hot) = pair();
         a.send(1, b"hello", hot.header());
         a.send(0b10, b"over a path that there is not", hot.header());
@@ -291,7 +293,11 @@ mod tests {
         stranger.send_to(&again, target).unwrap();
         assert!(hear(&mut b).is_empty());
         let status = &b.status(5 + ALIVE)[0];
-        assert_eq!((status.received, status.replayed, status.bad), (1, 1, 2));
+        assert_eq!(
+            (status.received, status.replayed, status.bad),
+            (1, 1, 1),
+            "the kernel keeps strangers away"
+        );
         assert!(status.alive && !b.status(6 + ALIVE)[0].alive);
         assert_eq!(a.status(0)[0].sent, 1);
     }
@@ -308,6 +314,7 @@ mod tests {
         assert_eq!(paths.status(0)[0].send_errors, 1);
         assert_eq!(paths.next(), Some(1 + RETRY));
         paths.paths[0].local = "127.0.0.1:0".parse().unwrap();
+        paths.paths[0].remote = "127.0.0.1:3249".parse().unwrap();
         paths.reopen(RETRY);
         assert!(paths.paths[0].socket.is_none(), "not before its time");
         paths.reopen(1 + RETRY);

@@ -263,9 +263,8 @@ impl PairThread {
     fn sleep(&mut self) {
         let marks = memory(&self.setup.shared);
         let marked = || marks.inbound.any() || marks.outbound.any();
-        let heeds = self.member.as_ref().is_some_and(Member::heeds_marks);
         // Where marks are there already, the thread waits only for the time of the next round: nobody needs to ring.
-        let dozes = heeds && !marked();
+        let dozes = self.member.is_some() && !marked();
         if dozes {
             self.bell.doze();
         }
