@@ -26,7 +26,7 @@ pub(super) fn mutants(run: &mut Run) -> Result<()> {
     let target = root.join("../target/mutants");
     let result = run.folder().join("mutants.json");
     let status = Command::new("cargo")
-        .args(["run", "--release", "--quiet", "--features", "mutants", "--bin", "tandem-testbed"])
+        .args(["run", "--profile", "mutants", "--quiet", "--features", "mutants", "--bin", "tandem-testbed"])
         .args(["--", "simulate-mutants", "--json"])
         .arg(&result)
         .current_dir(root)

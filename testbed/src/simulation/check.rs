@@ -440,6 +440,24 @@ mod tests {
     }
 
     #[test]
+    fn a_node_without_memory_answers_for_its_own_deeds_unless_it_could_take_the_others_window() {
+        for (met, holds) in [(false, false), (true, true)] {
+            let mut check = Checker::new(100);
+            check.see(1, [active(2, true), standby()], [false; 2]);
+            check.deliver(0, PACKET, 2);
+            check.lost_memory(0);
+            check.see(3, [Sight::default(), standby()], [false; 2]);
+            if met {
+                check.see(4, [standby(), active(3, true)], [false; 2]);
+                check.see(5, [standby(), standby()], [false; 2]);
+            }
+            check.see(6, [active(4, true), standby()], [false; 2]);
+            check.deliver(0, PACKET, 7);
+            assert_eq!(check.broken.is_none(), holds, "{met}");
+        }
+    }
+
+    #[test]
     fn after_a_split_the_winner_answers_for_both_once_it_has_heard_the_loser() {
         let mut check = pair();
         check.see(3, [active(2, true), active(3, true)], [false, false]);

@@ -38,7 +38,8 @@ pub enum Moment {
 }
 
 impl Moment {
-    const ALL: [Moment; 7] = [
+    /// All of them.
+    pub const ALL: [Moment; 7] = [
         Moment::MemoryLost,
         Moment::SealedLost,
         Moment::SealedLate,
@@ -85,10 +86,10 @@ pub struct Directed {
 }
 
 impl Directed {
-    /// Is all played?
+    /// The moment, once all of it is played.
     #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.phase == Phase::Done
+    pub fn played(&self) -> Option<Moment> {
+        (self.phase == Phase::Done).then_some(self.moment)
     }
 
     /// Do workers make single, slow steps?

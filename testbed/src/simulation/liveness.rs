@@ -5,6 +5,7 @@
 //! a *fresh* takeover after which traffic flows again; in part of the runs twice.
 
 use super::check::Counts;
+use super::directed::{Directed, Moment};
 use super::faults::{Death, plan};
 use super::node::SaDefinition;
 use super::queue::{MS, Time};
@@ -33,6 +34,8 @@ pub struct Outcome {
     pub started_alone: bool,
     /// A dangerous moment was played, instead of faults at random.
     pub directed: bool,
+    /// The moment that was played to its end.
+    pub played: Option<Moment>,
     /// G2 and G3 held for the pair from the first reign to the end of the rough time.
     pub pair_scope: bool,
     /// From healing to a healthy pair.
@@ -54,6 +57,7 @@ pub fn run(seed: u64, told: bool) -> Outcome {
         counts: Counts::default(),
         started_alone,
         directed: false,
+        played: None,
         pair_scope: false,
         settled_after: 0,
         took_over_after: 0,
@@ -87,7 +91,7 @@ impl World {
     fn live(&mut self, outcome: &mut Outcome) {
         // Half of the runs become healthy first, so that faults meet a pair in service.
         if outcome.directed {
-            self.play(outcome.started_alone);
+            outcome.played = self.play(outcome.started_alone);
         } else {
             let (from, to) = if self.rng.chance(600) { (180 * MS, 420 * MS) } else { (20 * MS, 300 * MS) };
             for (at, fault) in plan(&mut self.rng, from, to) {
@@ -128,14 +132,15 @@ impl World {
     }
 
     /// Plays a dangerous moment to its end.
-    fn play(&mut self, started_alone: bool) {
+    fn play(&mut self, started_alone: bool) -> Option<Moment> {
         self.direct(started_alone);
-        let done = |world: &World| world.directed.as_ref().is_none_or(super::directed::Directed::is_done);
-        while !done(self) && self.now < PLAY && self.check.broken.is_none() {
+        let played = |world: &World| world.directed.as_ref().and_then(Directed::played);
+        while played(self).is_none() && self.now < PLAY && self.check.broken.is_none() {
             self.run_until(self.now + 5 * MS);
         }
         // A takeover, and the attacker's answer to it.
         self.run_until(self.now + 35 * MS);
+        played(self)
     }
 
     /// Waits for a healthy pair; its active node.
@@ -239,6 +244,14 @@ mod tests {
             let (first, second) = (run(seed, true), run(seed, true));
             assert!(first.story.len() > 100, "seed {seed} tells too little");
             assert_eq!(first.story, second.story, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn every_dangerous_moment_is_played_to_its_end() {
+        let played: Vec<Moment> = (0..200).filter_map(|seed| run(seed, false).played).collect();
+        for moment in Moment::ALL {
+            assert!(played.contains(&moment), "{moment:?}");
         }
     }
 

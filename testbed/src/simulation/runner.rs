@@ -26,6 +26,10 @@ pub struct Sums {
     pub runs: u64,
     /// Runs that began with one node.
     pub started_alone: u64,
+    /// Runs that played a dangerous moment.
+    pub directed: u64,
+    /// Of them, those that played it to its end.
+    pub played: u64,
     /// Runs in which the rough time left the promise to the pair.
     pub pair_scope: u64,
     /// Fresh takeovers.
@@ -61,6 +65,8 @@ impl Sums {
         let counts = outcome.counts;
         self.runs += 1;
         self.started_alone += u64::from(outcome.started_alone);
+        self.directed += u64::from(outcome.directed);
+        self.played += u64::from(outcome.played.is_some());
         self.pair_scope += u64::from(outcome.pair_scope);
         self.fresh += counts.fresh;
         self.after_join += counts.after_join;
@@ -123,10 +129,11 @@ pub fn run_all(seeds: Seeds) -> Sums {
 pub fn simulate(seeds: Seeds, report: &mut Report) {
     let sums = run_all(seeds);
     line(format_args!(
-        "  {} seeds from {}, {} of them started with one node; {:.0} a minute",
+        "  {} seeds from {}, {} of them started with one node, {} played a dangerous moment to its end; {:.0} a minute",
         sums.runs,
         seeds.from,
         sums.started_alone,
+        sums.played,
         sums.per_minute()
     ));
     line(format_args!(
@@ -160,6 +167,11 @@ pub fn simulate(seeds: Seeds, report: &mut Report) {
         "half of the seeds start with one node",
         sums.started_alone * 2 + 1 >= sums.runs && sums.started_alone * 2 <= sums.runs + 1,
         format!("{} of {}", sums.started_alone, sums.runs),
+    );
+    report.check(
+        "dangerous moments were played to their end",
+        sums.played * 4 >= sums.directed * 3,
+        format!("{} of {}", sums.played, sums.directed),
     );
     report.check("fresh takeovers followed alone -> strict", sums.after_join > 0, sums.after_join);
     report.check("some fresh takeovers were second ones", sums.second > 0, sums.second);
@@ -200,6 +212,8 @@ pub fn replay(seed: u64, report: &mut Report) {
 fn figures(sums: &Sums, report: &mut Report) {
     for (name, value) in [
         ("seeds", sums.runs),
+        ("seeds_directed", sums.directed),
+        ("seeds_played", sums.played),
         ("takeovers_fresh", sums.fresh),
         ("takeovers_stale", sums.stale),
         ("takeovers_after_join", sums.after_join),
