@@ -117,6 +117,24 @@ fn a_late_request_to_seal_changes_nothing() {
     assert_eq!(world.nodes[standby].state(world.now), "synchronized");
 }
 
+#[test]
+fn a_request_to_seal_of_an_earlier_reign_changes_nothing() {
+    let mut world = World::new();
+    let (active, standby) = world.settle();
+    let incarnation = world.nodes[standby].incarnation;
+    // The newest number, but no reign: as from a node whose memory was lost since, and sent again.
+    let newest = world.nodes[active].hot.header().message.load(Ordering::Acquire) + 1;
+    let (mut header, mut early) = (Header::new(), Vec::new());
+    header.number.set(newest);
+    let mut writer = Writer::new(&mut early, &header);
+    assert!(writer.seal(1, incarnation, 1));
+    writer.finish();
+    world.nodes[standby].inbox.push((0, early));
+    world.run(8 * MS);
+    assert_eq!(world.nodes[active].state(world.now), "strict");
+    assert_eq!(world.nodes[standby].state(world.now), "synchronized");
+}
+
 fn handling(machine: &Machine) -> Handling {
     Handling::of_word(machine.hot.header().handling.load(Ordering::Acquire))
 }
