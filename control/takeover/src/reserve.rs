@@ -200,7 +200,9 @@ impl Sas {
                 // As much as lasts twice that time, by the rate that used the last reservation up.
                 let used = number.saturating_sub(entry.reserved_from);
                 let by_rate = u128::from(used) * u128::from(2 * TOO_FAST) / u128::from(passed.max(MS));
-                let wanted = u64::try_from(by_rate).unwrap_or(u64::MAX).max(entry.ahead * 2);
+                // A jump (the peer's takeover, the first record) is no rate: no more than four times at once.
+                let wanted =
+                    u64::try_from(by_rate).unwrap_or(u64::MAX).clamp(entry.ahead * 2, entry.ahead * 4);
                 entry.ahead = wanted.min(AHEAD_IN.1);
             } else if passed > TOO_SLOW {
                 entry.ahead = (entry.ahead / 2).max(AHEAD_IN.0);
