@@ -18,6 +18,8 @@ pub const SETTLE: Time = 700 * MS;
 const TAKEOVER: Time = 16 * MS;
 /// A dangerous moment is played within this time.
 const PLAY: Time = 360 * MS;
+/// So long after a death messages of the dead node may still come.
+const HELD_BACK: Time = 30 * MS;
 /// Every SA moves within this time.
 const FLOW: Time = 60 * MS;
 
@@ -216,14 +218,16 @@ impl World {
         let start = self.now;
         let death = if self.rng.chance(500) { Death::Machine } else { Death::DataAndMemory };
         self.die_for_good(active, death);
-        while self.now < start + TAKEOVER && !self.active(1 - active) && self.check.broken.is_none() {
+        // What the attacker held back of the dead node, and sends now, is heard as from a living one.
+        let end = |world: &World| world.last_heard[1 - active].clamp(start, start + HELD_BACK) + TAKEOVER;
+        while self.now < end(self) && !self.active(1 - active) && self.check.broken.is_none() {
             self.run_until(self.now + MS / 4);
         }
         *after = self.now - start;
         if self.check.broken.is_none() && !self.active(1 - active) {
             let status = super::pair::status(&self.nodes[1 - active], self.now);
             self.check.fail(format!(
-                "L: nobody was active {} ms after the active node died: {status:?}",
+                "L: nobody was active {} ms after the active node died, or was heard last: {status:?}",
                 TAKEOVER / MS
             ));
         }
