@@ -506,7 +506,8 @@ impl Node {
                 }
             }
             Role::Standby(standby) => {
-                set(flag::UNMERGED, standby.unmerged);
+                // Also while this node has not heard yet that another one reigns: that one may hear it first.
+                set(flag::UNMERGED, standby.unmerged || self.lone_state);
                 set(flag::GOODBYE, self.ended != 0);
                 set(flag::FRESH, standby.is_fresh(now));
             }
