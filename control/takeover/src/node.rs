@@ -272,7 +272,7 @@ impl Node {
         }
         // Versions mean something within one term only: what was said in an earlier reign, and comes late or again, is
         // neither merged nor sealed, nor an answer to anything of this one.
-        let present = reign == self.reign || mutant::is(Mutant::EarlierReign);
+        let present = reign == self.reign;
         for section in sections.into_iter().filter(|_| present) {
             // A late request to seal is of a join that was given up: sealing it would void what is sealed now.
             if newest || !matches!(section, Section::Seal { .. }) {

@@ -54,7 +54,6 @@ mutants! {
     InstallOverKnownKey = "install-over-known-key", "installing a known key makes its numbers start anew (F8)";
     TombstoneForgotten = "tombstone-forgotten", "a record of a removed SA is answered as one of an unknown SA (F19, F40)";
     LoserNotMerged = "loser-not-merged", "the winner goes on without the loser's final state (F28)";
-    EarlierReign = "earlier-reign", "what was said in an earlier reign counts in this one (F18)";
     NoWitness = "no-witness", "a takeover without a witness (F25)";
     AloneShorterThanTakeover = "alone-shorter-than-takeover", "D_a is below D_b (F20)";
 }
