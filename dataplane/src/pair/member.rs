@@ -18,6 +18,8 @@ use tandem_takeover::{Action, Config, Input, MESSAGE_MAX, MS, Memory, Nanos, Nod
 pub const ROUND: Nanos = 50_000;
 /// The same for a node that nobody listens to: only reservations on disk depend on it (F40).
 const LONE_ROUND: Nanos = MS;
+/// Longest rest after a long round: heartbeats must not wait for it.
+const REST_MAX: Nanos = MS;
 /// Between two looks whether the workers have followed a handling word.
 const FOLLOW: Nanos = 50_000;
 /// Messages that are sent in one turn, at most; the machine makes them as fast as they are taken.
@@ -45,8 +47,10 @@ pub struct Member {
     /// Between two reports of what this node sees.
     sight_every: Nanos,
     next_sight: Nanos,
-    /// When the machine last took the marks.
-    last_round: Nanos,
+    /// The machine takes the marks not before this time.
+    next_round: Nanos,
+    /// It took them in this turn.
+    rounded: bool,
     /// Messages wait that found no room in the last turn.
     sending: bool,
     lag: Histogram<u64>,
@@ -105,7 +109,8 @@ impl Member {
             followed: 0,
             sight_every,
             next_sight: now,
-            last_round: 0,
+            next_round: 0,
+            rounded: false,
             sending: false,
             lag: Histogram::new_with_bounds(1, LAG_MAX, 3).map_err(|error| error.to_string())?,
         })
@@ -217,9 +222,19 @@ impl Member {
         }
         let marked = memory.inbound.any() || memory.outbound.any();
         let due = marked || now >= self.node.poll_timeout();
-        if due && now >= self.last_round + self.round() {
+        if due && now >= self.next_round {
             self.node.handle_timeout(drained, memory, now);
-            self.last_round = now;
+            self.next_round = now + self.round();
+            self.rounded = true;
+        }
+    }
+
+    /// A turn is over that began at `began`. A round costs the core no more than a third of its time: the kernel stops
+    /// real-time threads that take it all for longer (`sched_rt_runtime_us`) than a standby waits.
+    pub fn rest(&mut self, began: Nanos, now: Nanos) {
+        if std::mem::take(&mut self.rounded) {
+            let rest = 2 * now.saturating_sub(began);
+            self.next_round = self.next_round.max(now + rest.min(REST_MAX));
         }
     }
 
@@ -299,7 +314,7 @@ impl Member {
             next = 0;
         }
         // However much is due: the machine is not asked more often than that, unless something arrives.
-        next = next.max(self.last_round + self.round()).min(self.next_sight);
+        next = next.max(self.next_round).min(self.next_sight);
         if self.following.is_some() {
             next = next.min(self.followed + FOLLOW);
         }

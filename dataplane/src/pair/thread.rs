@@ -132,7 +132,8 @@ impl PairThread {
     }
 
     /// Everything that is to be done now.
-    fn turn(&mut self, now: Nanos) -> Next {
+    fn turn(&mut self, began: Nanos) -> Next {
+        let now = began;
         let (heard_all, witnessed) = self.segments.receive(now);
         let mut next = if heard_all { Next::Sleep } else { Next::Busy };
         let (mut drained, mut any) = (true, false);
@@ -157,6 +158,7 @@ impl PairThread {
             if any {
                 self.workers.wake_waiting();
             }
+            member.rest(began, clock::now());
         }
         self.segments.send(now);
         for text in self.segments.warnings() {
