@@ -397,7 +397,8 @@ impl Node {
         // The other node may have been active for a moment that this one never heard of (F29).
         self.actions.push_back(Action::Announce);
         if let Some(active) = self.active_mut() {
-            active.pause = self_pause();
+            // A join that succeeded lets the next one begin at once.
+            active.pause = 0;
         }
         self.history(
             "strict",
@@ -489,11 +490,6 @@ impl Node {
     pub(crate) fn segments_alive(&self, now: Nanos) -> usize {
         self.sight.segments.iter().filter(|segment| alive(segment, now)).count()
     }
-}
-
-/// A join that succeeded lets the next one begin at once.
-const fn self_pause() -> Nanos {
-    0
 }
 
 /// Least jump of a stale takeover.

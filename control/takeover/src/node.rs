@@ -267,7 +267,7 @@ impl Node {
         if newest {
             match &self.role {
                 Role::Active(_) => self.follow_as_active(&header, memory, now),
-                Role::Standby(_) => self.follow_as_standby(&header, memory, now),
+                Role::Standby(_) => self.follow_as_standby(&header, memory),
             }
         }
         // Versions mean something within one term only: what was said in an earlier reign, and comes late or again, is
@@ -515,7 +515,7 @@ impl Node {
         header.priority = self.config.priority;
         header.flags.set(flags);
         header.segments_alive = self.sight.segments.iter().filter(|s| alive(s, now)).count().min(255) as u8;
-        header.state = self.state_number(now);
+        header.state = self.state_number();
         header.number.set(number);
         header.incarnation.set(if self.ended != 0 { self.ended } else { self.incarnation });
         header.reign.set(self.reign);

@@ -74,7 +74,7 @@ impl Node {
     }
 
     /// The newest message of the partner, at a standby.
-    pub(crate) fn follow_as_standby(&mut self, header: &Header, memory: Memory<'_>, now: Nanos) {
+    pub(crate) fn follow_as_standby(&mut self, header: &Header, memory: Memory<'_>) {
         let active = header.is(flag::ACTIVE);
         if active && self.lone_state && header.term.get() > self.own_reign {
             self.lose(memory);
@@ -110,7 +110,6 @@ impl Node {
             standby.forget_synchronization();
             self.history("unsynchronized", "the active node is alone");
         }
-        let _ = now;
     }
 
     /// Another node reigns, and does not know what this one did alone: it is told until it has merged it (F28).

@@ -91,7 +91,7 @@ impl Node {
         }
     }
 
-    pub(crate) fn state_number(&self, _now: Nanos) -> u8 {
+    pub(crate) fn state_number(&self) -> u8 {
         let state = self.state();
         STATES.iter().position(|known| *known == state).unwrap_or(STATES.len() - 1) as u8
     }
